@@ -1,0 +1,1 @@
+"""What each kind of data is: values, files, crops, checks, grammar, pictures, scores. One family per file."""

@@ -1,0 +1,124 @@
+"""View: the one object that keeps all modalities of a sample aligned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+Resample = Image.Resampling
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop of an image, an optional horizontal flip after it, and the size it is resized to.
+
+    The box is in pixels of the image the view was made for (``original``); a value with another
+    resolution (a depth map at half size) is cropped at the same relative place.
+
+    Attributes:
+        top, left, height, width: crop box in pixels of ``original``; it may reach outside (zero padding).
+        flip: mirror left–right after cropping.
+        size: (rows, columns) of the result.
+        original: (rows, columns) of the image the box refers to.
+        index: row of a pre-tokenized crop (``crop_settings``); 0 = the unflipped centre square.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+    size: tuple[int, int]
+    original: tuple[int, int]
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, *self.size, *self.original) < 1:
+            raise ValueError(f"view {self} has an empty box, size or original")
+
+    @classmethod
+    def full(cls, original: tuple[int, int], size: tuple[int, int] | None = None) -> View:
+        """The whole image, resized to ``size`` (default: as it is)."""
+        return cls(0, 0, original[0], original[1], False, size or original, original)
+
+    @classmethod
+    def centre_square(cls, original: tuple[int, int], size: int) -> View:
+        """The largest centred square, resized to ``size`` × ``size``."""
+        rows, cols = original
+        side = min(rows, cols)
+        return cls((rows - side) // 2, (cols - side) // 2, side, side, False, (size, size), original)
+
+    @classmethod
+    def random_crop(
+        cls,
+        original: tuple[int, int],
+        size: int,
+        rng: np.random.Generator,
+        scale: tuple[float, float] = (0.2, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_probability: float = 0.5,
+    ) -> View:
+        """A random area and aspect ratio (log-uniform), as in Inception-style training crops."""
+        rows, cols = original
+        flip = bool(rng.random() < flip_probability)
+        for _ in range(10):
+            area = rows * cols * rng.uniform(*scale)
+            aspect = float(np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]))))
+            w, h = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+            if 0 < w <= cols and 0 < h <= rows:
+                top, left = int(rng.integers(rows - h + 1)), int(rng.integers(cols - w + 1))
+                return cls(top, left, h, w, flip, (size, size), original)
+        centre = cls.centre_square(original, size)
+        return cls(centre.top, centre.left, centre.height, centre.width, flip, (size, size), original)
+
+    @classmethod
+    def from_row(cls, row: np.ndarray, size: int, original: tuple[int, int], index: int) -> View:
+        """From one row (top, left, h, w, flip) of a published ``crop_settings`` file."""
+        top, left, height, width, flip = (int(v) for v in row)
+        return cls(top, left, height, width, bool(flip), (size, size), original, index)
+
+    def to_row(self) -> np.ndarray:
+        """(5,) int64, the published ``crop_settings`` row; inverse of :meth:`from_row`."""
+        return np.array([self.top, self.left, self.height, self.width, int(self.flip)], dtype=np.int64)
+
+    def box_for(self, shape: tuple[int, int]) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom) of the crop in pixels of an image of ``shape`` (rows, columns)."""
+        sy, sx = shape[0] / self.original[0], shape[1] / self.original[1]
+        return self.left * sx, self.top * sy, (self.left + self.width) * sx, (self.top + self.height) * sy
+
+    def points(self, xy: np.ndarray) -> np.ndarray:
+        """Map points from relative image coordinates (…, 2) in [0, 1] to relative crop coordinates.
+
+        The result may lie outside [0, 1]: clipping is the caller's decision.
+        """
+        rows, cols = self.original
+        out = np.empty_like(xy, dtype=np.float64)
+        out[..., 0] = (xy[..., 0] * cols - self.left) / self.width
+        out[..., 1] = (xy[..., 1] * rows - self.top) / self.height
+        if self.flip:
+            out[..., 0] = 1.0 - out[..., 0]
+        return out
+
+    def image(self, image: Image.Image, resample: Resample) -> Image.Image:
+        """Crop, resize and flip a PIL image of any mode; outside of the image is 0.
+
+        A crop on pixel borders is cut before it is resized, so that no pixel from outside of it leaks in.
+        """
+        box = self.box_for((image.height, image.width))
+        rounded = tuple(round(v) for v in box)
+        target = (self.size[1], self.size[0])
+        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= image.width and box[3] <= image.height
+        if box == rounded or not inside:
+            cut = image.crop(rounded)
+            out = cut if cut.size == target else cut.resize(target, resample)
+        else:
+            out = image.resize(target, resample, box=box)
+        return out.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else out
+
+    def array(self, values: np.ndarray, resample: Resample) -> np.ndarray:
+        """As :meth:`image` for a float array (H, W) or (H, W, C), channel by channel in float32."""
+        if values.ndim == 2:
+            return np.asarray(self.image(Image.fromarray(values.astype(np.float32), mode=None), resample))
+        return np.stack([self.array(values[..., c], resample) for c in range(values.shape[-1])], axis=-1)

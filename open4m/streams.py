@@ -1,0 +1,92 @@
+"""A stream is how the transformer sees a modality: the only description of data that the model knows.
+
+A modality may own several streams: RGB is seen as pixels (``rgb@224``) and as tokens (``tok_rgb@224``).
+Names follow the published grammar ``[tok_]<base>[@<resolution>]`` (4M-21, apple/ml-4m).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class StreamKind(StrEnum):
+    """What the content of one position of a stream is."""
+
+    PIXELS = "pixels"  # a patch of an image, projected linearly; input only
+    TOKENS = "tokens"  # a codebook index on a grid or in an unordered set, predicted in parallel
+    SEQUENCE = "sequence"  # a word-piece id, predicted one after the other
+    EMBEDDING = "embedding"  # a given vector (T5 states), projected linearly; input only
+
+
+class Position(StrEnum):
+    """How the position inside a stream is told to the transformer."""
+
+    SINCOS_1D = "sincos_1d"
+    SINCOS_2D = "sincos_2d"
+    LEARNED = "learned"
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """One stream of a model.
+
+    Attributes:
+        name: unique name in the published grammar, such as ``tok_depth@224``.
+        modality: name of the modality it belongs to, such as ``depth``.
+        kind: what a position holds.
+        max_tokens: number of positions (grid size, or the longest sequence).
+        vocab_size: number of token ids; 0 for pixels and embeddings.
+        grid: (rows, columns) of image-like streams, else None.
+        patch_size: side of a patch in pixels, for pixel streams; else 0.
+        channels: image channels (pixels) or width of the given vectors (embedding); else 0.
+        position: kind of the position embedding.
+        table: name of the token table; streams that name the same table share its rows.
+        max_target_position: target positions from here on are embedded as position 0
+            (a quirk of the published ``human_poses``; None = no limit).
+        is_input: the encoder has an embedding for it.
+        is_target: the decoder has an embedding and a head for it.
+    """
+
+    name: str
+    modality: str
+    kind: StreamKind
+    max_tokens: int
+    vocab_size: int = 0
+    grid: tuple[int, int] | None = None
+    patch_size: int = 0
+    channels: int = 0
+    position: Position = Position.SINCOS_1D
+    table: str = ""
+    max_target_position: int | None = None
+    is_input: bool = True
+    is_target: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", StreamKind(self.kind))
+        object.__setattr__(self, "position", Position(self.position))
+        if self.grid is not None:
+            object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
+        if not self.table:
+            object.__setattr__(self, "table", self.name)
+        has_vocabulary = self.kind in (StreamKind.TOKENS, StreamKind.SEQUENCE)
+        if has_vocabulary != (self.vocab_size > 0):
+            raise ValueError(f"stream {self.name}: vocab_size {self.vocab_size} does not fit kind {self.kind}")
+        if self.is_target and not has_vocabulary:
+            raise ValueError(f"stream {self.name}: only tokens and sequences can be targets")
+
+    @property
+    def published_id(self) -> int:
+        """Numeric label of the stream in the published models: ``sha256(name) mod 2**15``."""
+        return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 2**15
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form, as stored in a model's ``config.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> StreamSpec:
+        """Inverse of :meth:`to_dict`; unknown keys raise ``TypeError``."""
+        return cls(**values)
