@@ -1,0 +1,1 @@
+"""Pages that people look at: the demo, generation results, evaluation galleries."""
