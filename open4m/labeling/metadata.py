@@ -104,14 +104,15 @@ def _appearance(rgb: np.ndarray) -> dict[str, float]:
 
 
 def _aesthetic(fields: dict[str, float]) -> float:
-    """A stand-in, 0…10, for the published learned predictor: 10 × the mean of four terms in [0, 1].
+    """A stand-in, 2…7, for the published learned predictor: 2 + 5 × the mean of four terms in [0, 1].
 
     Lively colour (colourfulness / 60), full contrast (contrast / 64), richness (entropy / 8 bits), and exposure
     (1 at mid-grey, 0 at black and white). It says how vivid and well exposed a picture is, not whether it is art.
+    The scale makes the published thresholds (4.5 and 5.5) fall among ordinary photographs.
     """
     exposure = 1.0 - abs(fields["brightness"] - 127.5) / 127.5
     terms = (fields["colorfulness"] / 60, fields["contrast"] / 64, fields["entropy"] / 8, exposure)
-    return float(10 * np.mean([min(term, 1.0) for term in terms]))
+    return float(2 + 5 * np.mean([min(term, 1.0) for term in terms]))
 
 
 def _text_counts(caption: str) -> dict[str, float]:
