@@ -1,0 +1,7 @@
+"""The transformer. Knows :class:`~open4m.streams.StreamSpec` and :class:`~open4m.batch.TokenBatch`, no file format."""
+
+from open4m.model.config import ModelConfig
+from open4m.model.losses import Loss, masked_loss
+from open4m.model.transformer import Encoded, FourM, StreamPrediction
+
+__all__ = ["Encoded", "FourM", "Loss", "ModelConfig", "StreamPrediction", "masked_loss"]

@@ -1,0 +1,148 @@
+"""Attention: masks, the kernel chosen per device, self- and cross-attention.
+
+Shape suffixes: B samples, M queries, N keys, H heads, K head width, D = H·K.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from open4m.batch import TokenTargets
+from open4m.model.config import ModelConfig
+
+NORM_EPS = 1e-6
+
+
+def layer_norm(config: ModelConfig, width: int) -> nn.LayerNorm:
+    """LayerNorm as used everywhere in the model (eps 1e-6, bias by config)."""
+    return nn.LayerNorm(width, eps=NORM_EPS, bias=config.norm_bias)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which keys a query may see.
+
+    Attributes:
+        allowed: (B, 1, M or 1, N) bool; every row has at least one True.
+        live: (B, 1, M or 1, 1) bool, False where a query has no key at all: its result is zero. None = all live.
+    """
+
+    allowed: Tensor
+    live: Tensor | None = None
+
+
+def key_mask(valid: Tensor) -> Mask | None:
+    """Mask of padded keys, ``valid`` (B, N) bool. None where nothing is padded.
+
+    A sample without any valid key (unconditional guidance) gets the result zero, not an average of padding.
+    """
+    if bool(valid.all()):
+        return None
+    live = valid.any(dim=1, keepdim=True)
+    return Mask((valid | ~live)[:, None, None, :], live[:, None, None, :])
+
+
+def target_mask(targets: TokenTargets) -> Mask | None:
+    """Mask between decoder positions: own stream only, ``order[j] <= order[i]`` (4M, section 3.2; ``TokenTargets``).
+
+    Equal to the published compressed mask with separated modalities. Padding sees itself only. None = all see all.
+    """
+    same = targets.stream[:, :, None] == targets.stream[:, None, :]
+    before = targets.order[:, None, :] <= targets.order[:, :, None]
+    allowed = same & before & targets.valid[:, None, :]
+    allowed = allowed | torch.eye(allowed.shape[1], dtype=torch.bool, device=allowed.device)
+    return None if bool(allowed.all()) else Mask(allowed[:, None])
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, plain: bool | None = None) -> Tensor:
+    """Softmax attention with scale K^-0.5.
+
+    Args:
+        q: (B, H, M, K) queries; k, v: (B, H, N, K). N = 0 gives zeros.
+        mask: which keys each query may see; None = all.
+        plain: matmul–softmax–matmul instead of the fused kernel. Default: only when training in bf16 on a CPU,
+            where the fused backward is 2–5 times slower. Both give the same result up to rounding.
+    """
+    if k.shape[2] == 0:
+        return torch.zeros_like(q)
+    if plain is None:
+        plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+    allowed = None if mask is None else mask.allowed
+    if plain:
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        out = scores.softmax(dim=-1).to(v.dtype) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    if mask is not None and mask.live is not None:
+        out = out.masked_fill(~mask.live, 0.0)
+    return out
+
+
+def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """(B, N, parts·D) → ``parts`` tensors (B, H, N, K); parts outermost, then heads."""
+    batch, length, width = x.shape
+    return x.view(batch, length, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, M, K) → (B, M, D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class QueryKeyNorm(nn.Module):
+    """Base of both attentions: optional LayerNorm over the head width of queries and keys."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        width = config.dim // config.num_heads
+        self.q_norm = layer_norm(config, width) if config.qk_norm else nn.Identity()
+        self.k_norm = layer_norm(config, width) if config.qk_norm else nn.Identity()
+
+
+class SelfAttention(QueryKeyNorm):
+    """Attention of a sequence to itself."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) → queries, keys, values (B, H, N, K), normed."""
+        q, k, v = split_heads(self.qkv(x), self.heads, 3)
+        return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
+
+    def forward(self, x: Tensor, mask: Mask | None) -> Tensor:
+        """(B, N, D) → (B, N, D)."""
+        return self.proj(merge_heads(attend(*self.project(x), mask)))
+
+
+class CrossAttention(QueryKeyNorm):
+    """Attention of a sequence to a context."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.q = nn.Linear(config.dim, config.dim, bias=config.qkv_bias)
+        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+
+    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, D) → keys and values (B, H, N, K); the same for all queries, so they can be kept."""
+        k, v = split_heads(self.kv(context), self.heads, 2)
+        return self.k_norm(k).to(v.dtype), v
+
+    def attend_to(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> Tensor:
+        """(B, M, D) → (B, M, D), with the result of :meth:`project_context`."""
+        (q,) = split_heads(self.q(x), self.heads, 1)
+        return self.proj(merge_heads(attend(self.q_norm(q).to(values.dtype), keys, values, mask)))
+
+    def forward(self, x: Tensor, context: Tensor, mask: Mask | None) -> Tensor:
+        """x (B, M, D), context (B, N, D) → (B, M, D)."""
+        return self.attend_to(x, *self.project_context(context), mask)

@@ -1,0 +1,61 @@
+"""The training objective: cross-entropy per stream, and the ways to add them up (spec: model §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from open4m.model.transformer import StreamPrediction
+
+Reduction = Literal["mod", "token"]
+
+
+@dataclass
+class Loss:
+    """Result of :func:`masked_loss`.
+
+    Attributes:
+        total: scalar to be minimised, with gradient.
+        per_stream: mean cross-entropy in nats of each stream that had targets, detached scalars.
+        counts: number of targets of those streams.
+    """
+
+    total: Tensor
+    per_stream: dict[str, Tensor]
+    counts: dict[str, int]
+
+
+def masked_loss(
+    predictions: Sequence[StreamPrediction],
+    target_streams: Sequence[str],
+    reduction: Reduction = "mod",
+    stream_weights: Mapping[str, float] | None = None,
+) -> Loss:
+    """Cross-entropy of the predictions of a batch.
+
+    Args:
+        predictions: what :class:`~open4m.model.transformer.FourM` returned.
+        target_streams: all streams that could have been targets (``config.targets``), with or without any here.
+        reduction: ``mod``: Σ w·CE / Σ w over *all* ``target_streams``, those without targets counting 0 (published
+            default; with fewer targets in the batch the loss is smaller). ``token``: mean weighted by the number of
+            *logits*, targets × vocabulary – the published quirk: large vocabularies weigh more.
+        stream_weights: weight of each stream in ``mod`` (1 where not named).
+
+    Raises:
+        ValueError: weights given with ``token``, or for streams that are no targets.
+    """
+    weights = dict.fromkeys(target_streams, 1.0) | dict(stream_weights or {})
+    unknown = set(weights) - set(target_streams)
+    if unknown or (stream_weights and reduction == "token"):
+        raise ValueError(f"stream_weights: {sorted(unknown)} are no targets" if unknown else "no weights with 'token'")
+    entropies = {p.stream: F.cross_entropy(p.logits.float(), p.labels) for p in predictions}
+    if reduction == "token":
+        weights = {p.stream: float(p.logits.numel()) for p in predictions}
+    parts = [entropy * weights[stream] for stream, entropy in entropies.items()]
+    total = torch.stack(parts).sum() / sum(weights.values()) if parts else torch.zeros(())
+    return Loss(total, {k: v.detach() for k, v in entropies.items()}, {p.stream: len(p.labels) for p in predictions})

@@ -1,0 +1,257 @@
+"""FourM: the encoder–decoder transformer over streams of tokens (4M, arXiv 2312.06647; 4M-21, arXiv 2406.09406).
+
+Shape suffixes: B samples, N inputs, M targets, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from open4m.batch import TokenBatch, TokenInputs, TokenTargets
+from open4m.errors import CheckpointError, DataError
+from open4m.model.attention import key_mask, layer_norm, target_mask
+from open4m.model.blocks import DecoderBlock, EncoderBlock
+from open4m.model.config import ModelConfig
+from open4m.model.embeddings import (
+    DenseInput,
+    StreamEmbedding,
+    TargetEmbedding,
+    group_rows,
+    input_embedding,
+    scatter_rows,
+    vocabulary_table,
+)
+from open4m.streams import StreamSpec
+
+INIT_STD = 0.02
+
+
+@dataclass
+class Encoded:
+    """Result of the encoder.
+
+    Attributes:
+        context: (B, N, D), what the decoder attends to; padding is meaningless.
+        valid: (B, N) bool.
+        states: (B, N, D) encoder output after its final norm, for features.
+    """
+
+    context: Tensor
+    valid: Tensor
+    states: Tensor
+
+
+@dataclass
+class StreamPrediction:
+    """Predictions of one target stream, ordered by (sample, place in the batch).
+
+    Attributes:
+        stream: its name.
+        logits: (n, V).
+        labels: (n,) int64.
+    """
+
+    stream: str
+    logits: Tensor
+    labels: Tensor
+
+
+class FourM(nn.Module):
+    """The transformer.
+
+    Built on a real device, the weights are initialised from ``seed``; built on the meta device, they are given by
+    :meth:`load_weights` or :meth:`materialise`.
+
+    Attributes:
+        config: its shape.
+        trained: whether the weights come from training. False after construction; set by :meth:`load_weights` and
+            by the trainer. Generation refuses a model that is not trained.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.trained = False
+        dim = config.dim
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.modality_embeddings = nn.ParameterDict(
+            {s.name: nn.Parameter(torch.empty(dim)) for s in config.streams if s.is_input or s.is_target}
+        )
+        self.encoder_tables = _tables(config.inputs, dim)
+        self.decoder_tables = _tables(config.targets, dim)
+        self.encoder_embeddings = nn.ModuleDict({s.name: input_embedding(s, dim) for s in config.inputs})
+        self.decoder_embeddings = nn.ModuleDict({s.name: TargetEmbedding(s, dim) for s in config.targets})
+        self.encoder = nn.ModuleList(EncoderBlock(config) for _ in range(config.encoder_depth))
+        self.encoder_norm = layer_norm(config, dim)
+        self.decoder_proj_context = nn.Linear(dim, dim)
+        self.decoder = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
+        self.decoder_norm = layer_norm(config, dim)
+        self.heads = nn.ModuleDict()
+        if not config.tied_output:
+            self.heads.update({s.name: nn.Linear(dim, s.vocab_size, bias=False) for s in config.targets})
+        if not self.mask_token.is_meta:
+            self.initialise(seed)
+
+    # -- the paper ----------------------------------------------------------------------------------------------
+    def encode(self, inputs: TokenInputs) -> Encoded:
+        """Run the encoder over the visible items of B samples; N = 0 and samples without any item are allowed."""
+        content, place = self.embed_inputs(inputs)
+        x, mask = content + place, key_mask(inputs.valid)
+        for block in self.encoder:
+            x = block(x, mask)
+        states = self.encoder_norm(x)
+        return Encoded(self.decoder_proj_context(states) + place, inputs.valid, states)
+
+    def decode(self, targets: TokenTargets, encoded: Encoded) -> Tensor:
+        """Run the decoder: hidden states (B, M, D) after the final norm; rows of padding are meaningless."""
+        y = self.embed_targets(targets)
+        mask, context_mask = target_mask(targets), key_mask(encoded.valid)
+        for block in self.decoder:
+            y = block(y, encoded.context, mask, context_mask)
+        return self.decoder_norm(y)
+
+    def logits(self, hidden: Tensor, stream: str | int) -> Tensor:
+        """Logits (…, V) over the ids of ``stream`` (name or index) from hidden states (…, D)."""
+        spec = self.config.stream(stream) if isinstance(stream, str) else self.config.streams[stream]
+        if not spec.is_target:
+            raise DataError(f"{spec.name} is an input of this model, not a target.")
+        if self.config.tied_output:
+            return F.linear(hidden, cast(nn.Embedding, self.decoder_tables[spec.table]).weight)
+        return self.heads[spec.name](hidden)
+
+    def forward(self, batch: TokenBatch) -> list[StreamPrediction]:
+        """Predictions for the target streams that are present, in the order of ``config.streams``."""
+        if batch.streams != self.config.names:
+            raise DataError(f"The batch was made for streams {batch.streams}, the model has {self.config.names}.")
+        hidden = self.decode(batch.targets, self.encode(batch.inputs)).flatten(0, 1)
+        labels = batch.targets.label.flatten()
+        return [
+            StreamPrediction(self.config.names[index], self.logits(hidden[rows], index), labels[rows])
+            for index, rows in self._groups(batch.targets)
+        ]
+
+    # -- embeddings ---------------------------------------------------------------------------------------------
+    def embed_inputs(self, inputs: TokenInputs) -> tuple[Tensor, Tensor]:
+        """Content and place (position + modality) of the inputs, each (B, N, D); zero for padding."""
+        position, token = inputs.position.flatten(), inputs.token.flatten()
+        contents, places = [], []
+        for index, rows in self._groups(inputs):
+            spec = self._known(index, self.config.streams[index].is_input, "input")
+            embedding = cast(StreamEmbedding, self.encoder_embeddings[spec.name])
+            if isinstance(embedding, DenseInput):
+                content = embedding.content(inputs, rows)
+            else:
+                content = self.encoder_tables[spec.table](token[rows])
+            contents.append((rows, content))
+            places.append((rows, embedding.place(position[rows]) + self.modality_embeddings[spec.name]))
+        return self._scatter(contents, inputs.stream), self._scatter(places, inputs.stream)
+
+    def embed_targets(self, targets: TokenTargets) -> Tensor:
+        """Decoder input (B, M, D); zero for padding."""
+        position = targets.position.flatten()
+        parts = []
+        for index, rows in self._groups(targets):
+            spec = self._known(index, self.config.streams[index].is_target, "target")
+            embedding = cast(TargetEmbedding, self.decoder_embeddings[spec.name])
+            content = embedding.content(targets, rows, self.decoder_tables[spec.table], self.mask_token)
+            place = embedding.place(position[rows]) + self.modality_embeddings[spec.name]
+            parts.append((rows, content + place))
+        return self._scatter(parts, targets.stream)
+
+    def _groups(self, items: TokenInputs | TokenTargets) -> list[tuple[int, Tensor]]:
+        return group_rows(items.stream, items.valid, len(self.config.streams))
+
+    def _scatter(self, parts: list[tuple[Tensor, Tensor]], like: Tensor) -> Tensor:
+        return scatter_rows(parts, like, self.config.dim, self.mask_token.dtype)
+
+    def _known(self, index: int, allowed: bool, role: str) -> StreamSpec:
+        spec = self.config.streams[index]
+        if not allowed:
+            raise DataError(f"{spec.name} is not an {role} stream of this model; its role is fixed by the config.")
+        return spec
+
+    # -- weights ------------------------------------------------------------------------------------------------
+    def materialise(self, device: torch.device | str, seed: int = 0) -> None:
+        """Give a model built on the meta device fresh weights on ``device``."""
+        self.to_empty(device=torch.device(device))
+        self._reset_buffers(device)
+        self.initialise(seed)
+
+    @torch.no_grad()
+    def initialise(self, seed: int) -> None:
+        """Random weights: Xavier-uniform matrices, packed ones part by part; N(0, 0.02²) elsewhere (spec: model §7)."""
+        self.trained = False
+        generator = torch.Generator(self.mask_token.device).manual_seed(seed)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1)
+                bound = math.sqrt(6.0 / (module.out_features / parts + module.in_features))
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, nn.Embedding):
+                if self.config.tied_output and name.startswith("decoder_tables."):
+                    bound = math.sqrt(6.0 / (module.num_embeddings + module.embedding_dim))
+                    module.weight.uniform_(-bound, bound, generator=generator)
+                else:
+                    module.weight.normal_(std=INIT_STD, generator=generator)
+        for parameter in self._free_parameters():
+            parameter.normal_(std=INIT_STD, generator=generator)
+
+    def _free_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that are no part of a standard layer: mask token, modality embeddings, learned positions."""
+        yield self.mask_token
+        yield from self.modality_embeddings.values()
+        for module in self.modules():
+            if isinstance(module, StreamEmbedding) and isinstance(module.pos_emb, nn.Parameter):
+                yield module.pos_emb
+
+    def _reset_buffers(self, device: torch.device | str) -> None:
+        for module in self.modules():
+            if isinstance(module, StreamEmbedding):
+                module.reset_buffers(device)
+
+    def load_weights(
+        self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+    ) -> None:
+        """Take over all weights (keys of ``state_dict``) and mark the model as trained.
+
+        Works on a real or meta model. Raises :class:`CheckpointError` that lists missing, unexpected and mis-shaped
+        keys; nothing is ever left at its random initialisation. ``dtype`` None keeps the stored one.
+        """
+        check_weights(weights, {k: tuple(v.shape) for k, v in self.state_dict().items()})
+        moved = {k: v.to(device=device, dtype=dtype or v.dtype) for k, v in weights.items()}
+        self.load_state_dict(moved, strict=True, assign=True)
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self._reset_buffers(device)
+        self.trained = True
+
+
+def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise :class:`CheckpointError` unless ``found`` has exactly the ``expected`` keys and shapes."""
+    problems = [f"missing {key} {expected[key]}" for key in expected if key not in found]
+    problems += [f"unexpected {key} {tuple(found[key].shape)}" for key in found if key not in expected]
+    problems += [
+        f"{key} has shape {tuple(found[key].shape)}, expected {shape}"
+        for key, shape in expected.items()
+        if key in found and tuple(found[key].shape) != shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
+        raise CheckpointError(f"The weights do not fit the model: {shown}. Is the config of another model?")
+
+
+def _tables(specs: tuple[StreamSpec, ...], dim: int) -> nn.ModuleDict:
+    """Vocabulary tables by name; streams that name the same one share it."""
+    first = {spec.table: spec for spec in reversed(specs) if spec.vocab_size}
+    return nn.ModuleDict({table: vocabulary_table(spec, dim) for table, spec in first.items()})
