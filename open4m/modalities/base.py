@@ -63,6 +63,10 @@ class Modality(ABC, Generic[Value]):
     def decode(self, data: bytes, source: str) -> Value:
         """Bytes of a file (published format) → value. Raises :class:`ModalityError` naming ``source``."""
 
+    def decode_all(self, data: bytes, source: str) -> list[Value]:
+        """Every value that a file offers (several captions, seven palettes): training draws one of them."""
+        return [self.decode(data, source)]
+
     @abstractmethod
     def encode(self, value: Value) -> bytes:
         """Value → bytes of a file with the first of ``extensions``."""
