@@ -1,0 +1,129 @@
+"""Schedules and sampling against the reference, and their own laws."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from open4m.errors import GenerationError
+from open4m.generation.sampling import Sampler, filter_logits, uniforms
+from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
+from tests.conftest import golden
+
+
+def recorded() -> dict:
+    return json.loads((golden("generation") / "schedules.json").read_text())
+
+
+def units() -> dict[str, torch.Tensor]:
+    return load_file(golden("generation") / "sampling_units.safetensors")
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_token_schedules_equal_the_reference(name: str) -> None:
+    for arguments, expected in recorded()[f"{name}_schedule"].items():
+        steps, tokens = (int(v) for v in arguments.split(","))
+        assert token_schedule(name, steps, tokens) == expected
+
+
+def tokens_named(name: str) -> list[int]:
+    """``linear8/196`` → the linear schedule of 196 tokens in 8 steps."""
+    kind = name.rstrip("0123456789/")
+    steps, tokens = (int(v) for v in name.removeprefix(kind).split("/"))
+    return token_schedule(kind, steps, tokens)
+
+
+def test_linear_temperatures_equal_the_reference() -> None:
+    for arguments, expected in recorded()["linear_temp_schedule"].items():
+        start, tokens = arguments.split(",")
+        assert temperature_schedule("linear", float(start), tokens_named(tokens)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_onex_temperatures_equal_the_reference() -> None:
+    for arguments, expected in recorded()["onex_temp_schedule"].items():
+        highest, lowest, power, tokens = arguments.split(",")
+        name = f"onex:{lowest.removeprefix('min')}:{power.removeprefix('power')}"
+        found = temperature_schedule(name, float(highest.removeprefix("max")), tokens_named(tokens))
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.sampled_from(["linear", "cosine"]), st.integers(1, 300), st.integers(1, 800))
+def test_a_schedule_decides_every_token_once(name: str, steps: int, tokens: int) -> None:
+    parts = token_schedule(name, steps, tokens)
+    assert sum(parts) == tokens and min(parts) >= 0 and len(parts) <= steps
+
+
+@given(st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.floats(0, 5))
+def test_onex_ends_at_its_minimum_and_never_leaves_its_range(
+    steps: int, tokens: int, lowest: float, extra: float
+) -> None:
+    start = lowest + extra
+    values = temperature_schedule(f"onex:{lowest}:0.5", start, token_schedule("linear", steps, tokens))
+    assert values[-1] == lowest
+    assert all(lowest - 1e-9 <= t <= start + 1e-9 for t in values)
+
+
+@pytest.mark.parametrize("name", ["warm", "onex", "onex:1", "onex:a:b", "onex:1:-1"])
+def test_unknown_temperature_schedules_are_named(name: str) -> None:
+    with pytest.raises(GenerationError, match="Known: constant, linear, onex"):
+        check_temperature_schedule(name)
+
+
+def test_unknown_token_schedule() -> None:
+    with pytest.raises(GenerationError, match="Known: linear, cosine"):
+        token_schedule("square", 3, 4)
+
+
+FILTERS = {"none": (0, 0.0), "k1": (1, 0.0), "k5": (5, 0.0), "k0.25": (0.25, 0.0), "p0.3": (0, 0.3), "p0.8": (0, 0.8)}
+
+
+@pytest.mark.parametrize(("name", "k", "p"), [(n, *v) for n, v in FILTERS.items()] + [("k10_p0.9", 10, 0.9)])
+def test_filters_equal_the_reference(name: str, k: float, p: float) -> None:
+    tensors = units()
+    assert torch.equal(filter_logits(tensors["logits"], k, p), tensors[f"filtered.{name}"])
+
+
+def test_probability_of_a_drawn_id_equals_the_reference() -> None:
+    tensors = units()
+    ids, probs = tensors["sampled_seed5_t0.7_p0.8.tokens"], tensors["sampled_seed5_t0.7_p0.8.probs"]
+    sampler = Sampler(temperature=0.7, top_p=0.8)
+    distribution = (filter_logits(tensors["logits"], 0, 0.8) / 0.7).softmax(-1)
+    below = (distribution * (torch.arange(60) < ids[:, None])).sum(-1)
+    found, probability = sampler(tensors["logits"], below + probs / 2)
+    assert torch.equal(found, ids)
+    torch.testing.assert_close(probability, probs)
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    draws, _ = Sampler(temperature=0.5)(logits.expand(20_000, 4), uniforms([3], "x", 0, 20_000)[0])
+    shares = torch.bincount(draws, minlength=4) / len(draws)
+    expected = (logits / 0.5).softmax(-1)
+    assert ((shares - expected).abs() < 5 * (expected * (1 - expected) / len(draws)).sqrt() + 1e-4).all()
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 5), st.floats(0, 0.99))
+def test_only_allowed_ids_are_drawn(uniform: float, k: int, p: float) -> None:
+    logits = torch.linspace(-3, 3, 30)[torch.randperm(30, generator=torch.Generator().manual_seed(1))]
+    token, probability = Sampler(2.0, k, p)(logits[None], torch.tensor([uniform]))
+    assert filter_logits(logits, k, p)[token].isfinite() and probability > 0
+
+
+def test_greedy_takes_the_best_and_ranks_confidences() -> None:
+    logits = torch.tensor([[0.0, 3.0, 1.0], [0.0, 0.1, 9.0]])
+    ids, confidence = Sampler(temperature=0.0)(logits, torch.zeros(2))
+    assert ids.tolist() == [1, 2] and confidence[1] > confidence[0]
+
+
+def test_draws_depend_on_seed_target_and_step_only() -> None:
+    both = uniforms([7, 8], "depth", 2, 5)
+    assert torch.equal(both[1:], uniforms([8], "depth", 2, 5))
+    assert torch.equal(both[:, :3], uniforms([7, 8], "depth", 2, 3))
+    for other in (uniforms([7, 8], "depth", 3, 5), uniforms([7, 8], "normal", 2, 5), uniforms([9, 10], "depth", 2, 5)):
+        assert not torch.equal(both, other)
