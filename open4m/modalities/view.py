@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,21 +105,25 @@ class View:
     def image(self, image: Image.Image, resample: Resample) -> Image.Image:
         """Crop, resize and flip a PIL image of any mode; outside of the image is 0.
 
-        A crop on pixel borders is cut before it is resized, so that no pixel from outside of it leaks in.
+        The crop is cut at pixel borders before it is resized, so that no pixel from outside of it leaks in.
         """
-        box = self.box_for((image.height, image.width))
-        rounded = tuple(round(v) for v in box)
+        left, top, right, bottom = (_snap(v) for v in self.box_for((image.height, image.width)))
+        x, y = math.floor(left), math.floor(top)
+        cut = image.crop((x, y, math.ceil(right), math.ceil(bottom)))
+        box = (left - x, top - y, right - x, bottom - y)
         target = (self.size[1], self.size[0])
-        inside = box[0] >= 0 and box[1] >= 0 and box[2] <= image.width and box[3] <= image.height
-        if box == rounded or not inside:
-            cut = image.crop(rounded)
-            out = cut if cut.size == target else cut.resize(target, resample)
-        else:
-            out = image.resize(target, resample, box=box)
-        return out.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else out
+        if cut.size != target or box != (0, 0, *cut.size):
+            cut = cut.resize(target, resample, box=box)
+        return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else cut
 
     def array(self, values: np.ndarray, resample: Resample) -> np.ndarray:
         """As :meth:`image` for a float array (H, W) or (H, W, C), channel by channel in float32."""
         if values.ndim == 2:
-            return np.asarray(self.image(Image.fromarray(values.astype(np.float32), mode=None), resample))
+            return np.array(self.image(Image.fromarray(values.astype(np.float32)), resample))
         return np.stack([self.array(values[..., c], resample) for c in range(values.shape[-1])], axis=-1)
+
+
+def _snap(coordinate: float) -> float:
+    """``coordinate``, or the pixel border that it misses only by rounding."""
+    border = round(coordinate)
+    return border if abs(coordinate - border) < 1e-6 else coordinate

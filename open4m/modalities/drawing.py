@@ -1,0 +1,200 @@
+"""Drawing helpers that modalities, pages and reports share: colour maps, labels, cards, contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+GROUND: Colour = (38, 38, 42)
+"""Fills what a picture does not cover."""
+
+# Fifth-order fit of the Turbo colour map (A. Mikhailov, Google, 2019, Apache-2.0): rows are powers of x, columns RGB.
+_TURBO = np.array(
+    [
+        [0.13572138, 0.09140261, 0.10667330],
+        [4.61539260, 2.19418839, 12.64194608],
+        [-42.66032258, 4.84296658, -60.58204836],
+        [132.13108234, -14.18503333, 110.36276771],
+        [-152.94239396, 4.27729857, -89.90310912],
+        [59.28637943, 2.82956604, 27.34824973],
+    ]
+)
+_DIVERGING = np.array([[33, 102, 172], [146, 197, 222], [247, 247, 247], [244, 165, 130], [178, 24, 43]])
+
+
+def turbo(values: np.ndarray) -> np.ndarray:
+    """Turbo colours (…, 3) uint8 of values in [0, 1] (others are clamped)."""
+    powers = np.clip(values, 0.0, 1.0)[..., None] ** np.arange(len(_TURBO))
+    return np.rint(255 * np.clip(powers @ _TURBO, 0.0, 1.0)).astype(np.uint8)
+
+
+def diverging(values: np.ndarray) -> np.ndarray:
+    """Blue – white – red colours (…, 3) uint8 of values in [-1, 1] (others are clamped)."""
+    stops = np.linspace(-1.0, 1.0, len(_DIVERGING))
+    return np.stack([np.interp(values, stops, _DIVERGING[:, c]) for c in range(3)], axis=-1).astype(np.uint8)
+
+
+def principal_colours(features: np.ndarray) -> np.ndarray:
+    """The first three principal components of a feature map as colours.
+
+    Fitted on this map alone and scaled by one common minimum and maximum (as the published demo draws feature
+    maps). The sign of a component is fixed by its largest loading, so that equal maps give equal pictures.
+
+    Args:
+        features: (C, h, w) float.
+
+    Returns:
+        (h, w, 3) uint8; grey where the map does not vary.
+    """
+    channels, rows, cols = features.shape
+    points = features.reshape(channels, -1).T.astype(np.float64)
+    points -= points.mean(axis=0)
+    left, strength, loadings = np.linalg.svd(points, full_matrices=False)
+    count = min(3, len(strength))
+    largest = np.abs(loadings[:count]).argmax(axis=1)
+    signs = np.where(loadings[np.arange(count), largest] < 0, -1.0, 1.0)
+    components = np.zeros((rows * cols, 3))
+    components[:, :count] = left[:, :count] * strength[:count] * signs
+    low, high = components.min(), components.max()
+    if high - low < 1e-9:
+        return np.full((rows, cols, 3), 128, dtype=np.uint8)
+    return np.rint(255 * (components - low) / (high - low)).astype(np.uint8).reshape(rows, cols, 3)
+
+
+def font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font at ``size`` pixels."""
+    return ImageFont.load_default(size)
+
+
+def fit_square(image: Image.Image, size: int, smooth: bool = True) -> Image.Image:
+    """``image`` in RGB, scaled to fit a ``size`` × ``size`` picture and centred on :data:`GROUND`.
+
+    Args:
+        smooth: bicubic scaling; False keeps the borders of classes and cells sharp (nearest).
+    """
+    scale = size / max(image.size)
+    target = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    image = image.convert("RGB")
+    if image.size != target:
+        image = image.resize(target, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
+    if target == (size, size):
+        return image
+    square = Image.new("RGB", (size, size), GROUND)
+    square.paste(image, ((size - target[0]) // 2, (size - target[1]) // 2))
+    return square
+
+
+def readable_on(ground: Colour) -> Colour:
+    """Black or white, whichever is easier to read on ``ground``."""
+    luminance = 0.299 * ground[0] + 0.587 * ground[1] + 0.114 * ground[2]
+    return (0, 0, 0) if luminance > 140 else (255, 255, 255)
+
+
+def label(image: Image.Image, xy: tuple[float, float], text: str, ground: Colour, size: float = 11) -> None:
+    """Write ``text`` on a box of colour ``ground`` whose top left corner is ``xy``; moved to stay inside the picture."""
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size))
+    width, height = right - left + 4, bottom - top + 4
+    x = max(0.0, min(xy[0], image.width - width))
+    y = max(0.0, min(xy[1], image.height - height))
+    draw.rectangle((x, y, x + width, y + height), fill=ground)
+    draw.text((x + 2 - left, y + 2 - top), text, fill=readable_on(ground), font=font(size))
+
+
+def legend(image: Image.Image, entries: Sequence[tuple[str, Colour]]) -> None:
+    """List ``entries`` (name, colour) from the lower left corner of the picture upwards, the first on top."""
+    size = max(9.0, image.height / 20)
+    step = round(size * 1.35)
+    shown = entries[: max(1, (image.height - 4) // step)]
+    for row, (name, colour) in enumerate(shown):
+        label(image, (2, image.height - 2 - step * (len(shown) - row)), name, colour, size)
+
+
+def text_card(text: str, size: int = 224, ink: Colour = (20, 20, 24), ground: Colour = (250, 250, 247)) -> Image.Image:
+    """``text`` (with its line breaks) wrapped on a ``size`` × ``size`` card, in the largest letters that fit.
+
+    What does not fit even in the smallest letters is cut and marked with an ellipsis.
+    """
+    card = Image.new("RGB", (size, size), ground)
+    draw = ImageDraw.Draw(card)
+    margin = round(size * 0.06)
+    room = size - 2 * margin
+    smallest, letters = 7, max(8, round(size / 11))
+    while True:
+        lines = _wrap(draw, text, font(letters), room)
+        height = round(letters * 1.3)
+        if len(lines) * height <= room or letters <= smallest:
+            break
+        letters -= 1
+    fitting = max(1, room // height)
+    if len(lines) > fitting:
+        lines = [*lines[: fitting - 1], lines[fitting - 1] + " …"]
+    top = margin + max(0, room - len(lines) * height) // 2
+    for row, line in enumerate(lines):
+        draw.text((margin, top + row * height), line, fill=ink, font=font(letters))
+    return card
+
+
+def _wrap(
+    draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    """Break ``text`` into lines no wider than ``width`` pixels; a longer word is broken inside."""
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}" if line else word
+            if draw.textlength(longer, font=face) <= width:
+                line = longer
+                continue
+            if line:
+                lines.append(line)
+            line = word
+            while len(line) > 1 and draw.textlength(line, font=face) > width:
+                end = next(
+                    n for n in range(len(line) - 1, 0, -1) if n == 1 or draw.textlength(line[:n], font=face) <= width
+                )
+                lines.append(line[:end])
+                line = line[end:]
+        lines.append(line)
+    return lines
+
+
+def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], columns: int = 0, size: int = 224) -> Image.Image:
+    """Titled pictures on a grid.
+
+    Args:
+        pictures: (title, picture) in reading order; at least one.
+        columns: pictures in a row; 0 = about as many as there are rows.
+        size: side of a cell in pixels; pictures are scaled to fit.
+    """
+    if not pictures:
+        raise ValueError("contact_sheet needs at least one picture")
+    columns = columns or int(np.ceil(len(pictures) ** 0.5))
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    gap, letters = max(4, size // 28), max(10, size // 16)
+    bar = round(letters * 1.6)
+    sheet = Image.new("RGB", (gap + columns * (size + gap), gap + rows * (size + bar + gap)), (255, 255, 255))
+    draw = ImageDraw.Draw(sheet)
+    for index, (title, picture) in enumerate(pictures):
+        x = gap + index % columns * (size + gap)
+        y = gap + index // columns * (size + bar + gap)
+        draw.text((x, y), _shorten(draw, title, font(letters), size), fill=(20, 20, 24), font=font(letters))
+        sheet.paste(fit_square(picture, size, smooth=max(picture.size) > size), (x, y + bar))
+    return sheet
+
+
+def _shorten(
+    draw: ImageDraw.ImageDraw, text: str, face: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> str:
+    """``text``, cut with an ellipsis where it is wider than ``width`` pixels."""
+    if draw.textlength(text, font=face) <= width:
+        return text
+    while text and draw.textlength(text + "…", font=face) > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,152 @@
+"""Colour photographs: pixels for the transformer, and a VQ stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from open4m.errors import ModalityError
+from open4m.modalities.base import Card, DenseModality, Metric, token_stream
+from open4m.modalities.checks import pairs, require_array
+from open4m.modalities.drawing import fit_square
+from open4m.modalities.pictures import open_picture, png_bytes
+from open4m.modalities.registry import register
+from open4m.modalities.view import Resample, View
+from open4m.streams import Position, StreamKind, StreamSpec
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)[:, None, None]
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)[:, None, None]
+
+
+class Rgb(DenseModality[np.ndarray]):
+    """(H, W, 3) uint8, sRGB."""
+
+    name = "rgb"
+    extensions = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff", "jp2", "jpx", "avif", "ppm", "tga")
+    channels = 3
+    card = Card(
+        title="RGB",
+        description="A colour picture: (H, W, 3) uint8, 0…255, sRGB. Read from any common image file; the transformer "
+        "sees ImageNet-normalised pixels, the tokenizer [-1, 1].",
+        metrics={"psnr": Metric("dB", True), "l1": Metric("", False)},
+        source="Photographs (CC12M, COYO in the published system).",
+    )
+
+    def decode(self, data: bytes, source: str) -> np.ndarray:
+        """Any image file → (H, W, 3) uint8: upright (EXIF), transparency on white, 16 bits and palettes reduced."""
+        return self._from_picture(open_picture(data, source, self.name), source)
+
+    def encode(self, value: np.ndarray) -> bytes:
+        self.validate(value, "encode")
+        return png_bytes(value)
+
+    @classmethod
+    def coerce(cls, picture: object) -> np.ndarray:
+        """A ``PIL.Image.Image`` of any mode, or an (H, W, 3) uint8 array, as a value."""
+        if isinstance(picture, Image.Image):
+            return cls._from_picture(picture, "picture")
+        cls._check(picture, "array")
+        return np.asarray(picture)
+
+    @classmethod
+    def _from_picture(cls, image: Image.Image, source: str) -> np.ndarray:
+        try:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        except Exception as error:  # broken EXIF blocks and exotic modes fail in many ways
+            raise ModalityError(
+                cls.name,
+                source,
+                f"a picture of mode {image.mode!r} cannot be turned into 8-bit RGB ({error}).",
+                "Save it as an ordinary 8-bit RGB picture.",
+            ) from error
+
+    def validate(self, value: np.ndarray, source: str) -> None:
+        self._check(value, source)
+
+    @classmethod
+    def _check(cls, value: object, source: str) -> None:
+        form = "an (H, W, 3) uint8 array"
+        array = require_array(value, cls.name, source, form)
+        if array.ndim != 3 or array.shape[2] != 3:
+            fix = (
+                "Move the channels to the end: array.transpose(1, 2, 0)." if _channels_first(array) else f"Give {form}."
+            )
+            raise ModalityError(cls.name, source, f"found shape {array.shape}, expected (H, W, 3).", fix)
+        if array.dtype != np.uint8:
+            low, high = array.min(), array.max()
+            if low >= 0 and high <= 1:
+                fix = "Values look like 0…1: use numpy.rint(255 * array).astype(numpy.uint8)."
+            elif low < 0:
+                fix = "Values look normalised: give the picture as it was before, open4m normalises by itself."
+            else:
+                fix = "Check the scale of the values and convert with astype(numpy.uint8)."
+            raise ModalityError(cls.name, source, f"found {array.dtype} in [{low:g}, {high:g}], expected uint8.", fix)
+
+    def apply(self, value: np.ndarray, view: View) -> np.ndarray:
+        """Crop and bicubic resize; black outside of the picture."""
+        return np.array(view.image(Image.fromarray(value), Resample.BICUBIC))
+
+    def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
+        return fit_square(Image.fromarray(value), size)
+
+    def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
+        """Mean over pictures of the peak signal-to-noise ratio (at most 100 dB) and of |difference| on 0…1."""
+        psnr, l1 = [], []
+        for prediction, truth in pairs(self.name, predictions, truths):
+            difference = (prediction.astype(np.float64) - truth) / 255
+            psnr.append(-10 * np.log10(max(float((difference**2).mean()), 1e-10)))
+            l1.append(np.abs(difference).mean())
+        return {"psnr": float(np.mean(psnr)), "l1": float(np.mean(l1))}
+
+    def to_array(self, value: np.ndarray) -> np.ndarray:
+        """(3, H, W) float32 in [-1, 1], for the tokenizer."""
+        return np.ascontiguousarray(value.transpose(2, 0, 1), dtype=np.float32) / 127.5 - 1
+
+    def from_array(self, array: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`to_array`; values outside [-1, 1] are clamped."""
+        return np.rint((np.clip(array, -1, 1).transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+
+    def pixels_for_model(self, value: np.ndarray) -> np.ndarray:
+        """(3, H, W) float32, ImageNet-normalised, for the transformer's ``rgb@S`` stream."""
+        return (value.transpose(2, 0, 1).astype(np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+
+    def streams(self, image_size: int, patch_size: int) -> tuple[StreamSpec, ...]:
+        """``rgb@S`` (pixels, input only) and ``tok_rgb@S`` (16 384 codes)."""
+        side = image_size // patch_size
+        pixels = StreamSpec(
+            f"rgb@{image_size}",
+            self.name,
+            StreamKind.PIXELS,
+            side * side,
+            grid=(side, side),
+            patch_size=patch_size,
+            channels=3,
+            position=Position.SINCOS_2D,
+            is_target=False,
+        )
+        return pixels, token_stream(self.name, self.name, image_size, patch_size, 16_384)
+
+
+def _channels_first(array: np.ndarray) -> bool:
+    return array.ndim == 3 and array.shape[0] == 3
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow picture → mode RGB."""
+    if image.mode == "F":
+        raise ValueError("the brightness scale of floating-point pictures is not known")
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.min() < 0 or deep.max() > 65_535:
+            raise ValueError(f"32-bit values {deep.min()}…{deep.max()} exceed 16 bits")
+        return Image.fromarray(np.rint(deep / 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+register(Rgb())
