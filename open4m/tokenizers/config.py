@@ -10,7 +10,9 @@ from typing import Any, Literal
 from open4m.errors import CheckpointError
 
 _VIT_PRESETS = {"vit_s": (8, 512, 8), "vit_b": (12, 768, 12), "vit_l": (24, 1024, 16)}
-_GRAMMAR = re.compile(r"(?P<kind>ViT|Conv|BottleneckMLP)/B_(?P<B>\d+)-Wi_(?P<Wi>\d+)(?:-H_(?P<H>\d+))?(?:-E_(?P<E>\d+))?")
+_GRAMMAR = re.compile(
+    r"(?P<kind>ViT|Conv|BottleneckMLP)/B_(?P<B>\d+)-Wi_(?P<Wi>\d+)(?:-H_(?P<H>\d+))?(?:-E_(?P<E>\d+))?"
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ class TokenizerConfig:
         if self.quant_type not in ("lucid", "memcodes"):
             raise CheckpointError(f"quant_type {self.quant_type!r} is unknown. Expected 'lucid' or 'memcodes'.")
         if self.quant_type == "lucid" and not (self.norm_codes and self.num_codebooks == 1):
-            raise CheckpointError("Only the cosine codebook (norm_codes true, num_codebooks 1) of 'lucid' is supported.")
+            raise CheckpointError(
+                "Only the cosine codebook (norm_codes true, num_codebooks 1) of 'lucid' is supported."
+            )
         if self.latent_dim % self.num_codebooks:
             raise CheckpointError(f"latent_dim {self.latent_dim} is not divisible by {self.num_codebooks} codebooks.")
         if self.tied_labels and self.n_labels is None:

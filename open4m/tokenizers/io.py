@@ -38,9 +38,7 @@ def save_tokenizer(model: VQVAE, folder: str | Path, dtype: torch.dtype = torch.
     write_json(Path(folder) / CONFIG, model.config.to_dict())
 
 
-def load_tokenizer(
-    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> VQVAE:
+def load_tokenizer(folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> VQVAE:
     """Read a tokenizer, in evaluation mode.
 
     The configuration comes from ``config.json``, or from the header of the weights where that file is missing.
@@ -52,7 +50,9 @@ def load_tokenizer(
     folder = Path(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
-        raise CheckpointError(f"{folder}: there is no {WEIGHTS}. Expected a tokenizer folder with {CONFIG} and {WEIGHTS}.")
+        raise CheckpointError(
+            f"{folder}: there is no {WEIGHTS}. Expected a tokenizer folder with {CONFIG} and {WEIGHTS}."
+        )
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else header_config(weights)
     try:
         model = VQVAE(TokenizerConfig.from_dict(config))
@@ -61,7 +61,9 @@ def load_tokenizer(
     try:
         state = load_file(weights)
     except SafetensorError as error:
-        raise CheckpointError(f"{weights}: not a readable safetensors file ({error}). Copy or download it again.") from error
+        raise CheckpointError(
+            f"{weights}: not a readable safetensors file ({error}). Copy or download it again."
+        ) from error
     load_state(model, {_native_name(key): value for key, value in state.items()}, str(weights))
     model.to(device=device, dtype=dtype)
     model.quantize.to(torch.float32)
@@ -92,7 +94,9 @@ def header_config(weights: str | Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8))
             metadata = json.loads(file.read(length)).get("__metadata__", {})
     except (struct.error, ValueError, OverflowError, MemoryError) as error:
-        raise CheckpointError(f"{weights}: not a readable safetensors file ({error}). Copy or download it again.") from error
+        raise CheckpointError(
+            f"{weights}: not a readable safetensors file ({error}). Copy or download it again."
+        ) from error
     config = {key: _header_value(value) for key, value in metadata.items() if key != "format"}
     if not config:
         raise CheckpointError(f"{weights}: no configuration, neither in its header nor in a {CONFIG} beside it.")

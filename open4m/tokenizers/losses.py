@@ -19,9 +19,13 @@ def cosine(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, ids: Tensor) -> Tensor:
-    """Logits (B, labels, H, W) against ids (B, H, W)."""
+    """Logits (B, labels, H, W) against ids (B, H, W).
+
+    Averaged in float32, but the logits are not widened: under bfloat16 autocast a float32 copy of a hundred logits per
+    pixel would cost more than the whole network.
+    """
     rows = logits.movedim(1, -1).flatten(0, -2)
-    return F.cross_entropy(rows, ids.flatten())
+    return F.cross_entropy(rows, ids.flatten(), reduction="none").float().mean()
 
 
 def smooth_l1(prediction: Tensor, target: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ from open4m.tokenizers.config import Backbone
 LAYER_NORM_EPS = 1e-6
 
 
-def sincos_2d(width: int, rows: int, cols: int) -> Tensor:
-    """(1, width, rows, cols) fixed table: sine and cosine of the row, then of the column (spec: model §3)."""
+def sincos_2d(width: int, side: int) -> Tensor:
+    """(1, width, side, side) fixed table: sine and cosine of the row, then of the column (spec: model §3)."""
     omega = 10_000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    row = (torch.arange(rows)[:, None] * omega).T[:, :, None].expand(-1, rows, cols)
-    col = (torch.arange(cols)[:, None] * omega).T[:, None, :].expand(-1, rows, cols)
-    return torch.cat([row.sin(), row.cos(), col.sin(), col.cos()])[None].float()
+    angles = (torch.arange(side)[:, None] * omega).T
+    waves = torch.cat([angles.sin(), angles.cos()])
+    rows, cols = waves[:, :, None].expand(-1, side, side), waves[:, None, :].expand(-1, side, side)
+    return torch.cat([rows, cols])[None].float()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class _Trunk(nn.Module):
 
     def __init__(self, size: Backbone, grid: int, post_mlp: bool) -> None:
         super().__init__()
-        self.pos_emb = nn.Parameter(sincos_2d(size.width, grid, grid), requires_grad=False)
+        self.pos_emb = nn.Parameter(sincos_2d(size.width, grid), requires_grad=False)
         self.blocks = nn.Sequential(*(Block(size) for _ in range(size.blocks)))
         if post_mlp:
             self.norm_mlp = nn.LayerNorm(size.width, eps=LAYER_NORM_EPS)

@@ -49,7 +49,9 @@ class VQVAE(nn.Module):
         self.quantize = build_quantizer(config)
         self.post_quant_proj = nn.Conv2d(config.latent_dim, decoder.width, 1)
         tied = config.tied_labels
-        self.decoder = build_decoder(decoder, config, config.n_labels or config.n_channels if not tied else config.n_channels)
+        self.decoder = build_decoder(
+            decoder, config, config.n_labels or config.n_channels if not tied else config.n_channels
+        )
         self.label_bias = nn.Parameter(torch.zeros(config.n_labels)) if tied and config.n_labels else None
         self._loss = loss_by_name(config.loss)
         self.apply(_initialise)
@@ -131,12 +133,11 @@ class VQVAE(nn.Module):
 
 
 def reconstruction_loss(model: VQVAE, x: Tensor, reconstruction: Tensor) -> Tensor:
-    """The loss that the configuration names, in float32 and in units of ``input_scale``."""
-    reconstruction = reconstruction.float()
+    """The loss that the configuration names (float32 scalar), in units of ``input_scale``."""
     if model.cls_emb is not None:
         return model._loss(reconstruction, x)
     scale = model.config.input_scale
-    return model._loss(reconstruction / scale, x.float() / scale)
+    return model._loss(reconstruction.float() / scale, x.float() / scale)
 
 
 def build_encoder(size: Backbone, config: TokenizerConfig) -> nn.Module:

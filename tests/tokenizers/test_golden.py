@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from open4m.files import read_json
-from open4m.tokenizers.config import TokenizerConfig
+from open4m.tokenizers.config import Backbone, TokenizerConfig
 from open4m.tokenizers.io import load_state
 from open4m.tokenizers.quantizers import CosineQuantizer
-from open4m.tokenizers.vit import sincos_2d
+from open4m.tokenizers.vit import ViTEncoder, sincos_2d
 from open4m.tokenizers.vqvae import VQVAE
 from tests.conftest import golden
 
@@ -91,9 +91,11 @@ def test_codebook_training_equals_the_reference() -> None:
 
 def test_position_table_equals_the_reference() -> None:
     tables = load_file(golden("position_embeddings") / "expected.safetensors")
-    table = next(value for key, value in tables.items() if key.startswith("vit_2d"))
-    _, width, rows, cols = table.shape
-    assert_close(sincos_2d(width, rows, cols), table, atol=1e-6, rtol=0)
+    table = sincos_2d(width=16, side=4)
+    assert_close(table, tables["vit_2d.h4_w4_dim16"], atol=1e-6, rtol=0)
+    trunk = ViTEncoder(Backbone("ViT", 0, 16), channels=1, patch=1, grid=4, post_mlp=False)
+    resized = trunk.trunk(torch.zeros(1, 16, 6, 8)).transpose(1, 2).unflatten(2, (6, 8))
+    assert_close(resized, tables["vit_2d.h4_w4_dim16.bicubic_to_6x8"], atol=1e-6, rtol=0)
 
 
 def test_layout_equals_the_published_tokenizers() -> None:

@@ -1,0 +1,148 @@
+"""Settings of the tokenizers of the embedded scenes: 112 px, patch 8, 14 × 14 tokens, 6.5 M parameters in all.
+
+What they rest on (measured on two CPU cores): small batches, quantization from k-means after a while without it, few
+wide attention heads; convolutions for pictures, depth, normals and edges, a ViT for class maps and feature maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from open4m.errors import UnknownNameError
+from open4m.tokenizers.config import TokenizerConfig
+
+DEAD_CODE_COEFFICIENT = 32
+"""A code is dead when it is used this many times less often than the average code (spec: tokenizers §3.1)."""
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """How one tokenizer is built and trained.
+
+    Attributes:
+        name: of the tokenizer, and of its folder in a bundle.
+        modalities: what it is trained on; it serves all of them.
+        config: sizes and loss. ``n_channels`` and ``input_scale`` of features come from the data: :meth:`for_data`.
+        batch_size: samples per step.
+        learning_rate: peak of AdamW, cosine to 0.
+        betas, weight_decay, clip: AdamW and gradient norm.
+        late_start: steps without quantization (``config.kmeans_init``).
+        pool_batches: batches whose latents start the codes.
+        minutes: training time on one core that it takes to be useful.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    config: TokenizerConfig
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    late_start: int = 120
+    pool_batches: int = 16
+    minutes: float = 5.0
+
+    def for_data(self, channels: int, scale: float) -> TokenizerRecipe:
+        """The same recipe for feature data with ``channels`` channels and standard deviation ``scale``."""
+        return replace(self, config=replace(self.config, n_channels=channels, input_scale=scale))
+
+
+def _lucid(batch_size: int, codebook_size: int, **options: Any) -> TokenizerConfig:
+    """A cosine codebook whose death threshold fits the number of latents per step."""
+    defaults: dict[str, Any] = {"image_size": 112, "patch_size": 8, "latent_dim": 16}
+    config = TokenizerConfig(
+        codebook_size=codebook_size,
+        norm_latents=True,
+        kmeans_init=True,
+        ema_decay=0.98,
+        commitment_weight=0.25,
+        **(defaults | options),
+    )
+    latents = batch_size * (config.image_size // config.patch_size) ** 2
+    return replace(config, threshold_ema_dead_code=latents / codebook_size / DEAD_CODE_COEFFICIENT)
+
+
+def _dense(name: str, modalities: tuple[str, ...], codebook_size: int, **options: Any) -> TokenizerRecipe:
+    return TokenizerRecipe(name, modalities, _lucid(8, codebook_size, **options))
+
+
+def _feature_map(name: str) -> TokenizerRecipe:
+    size = "ViT/B_1-Wi_96-H_2"
+    options = {"n_channels": 64, "patch_proj": False, "enc_type": size, "dec_type": size, "loss": "mse"}
+    return replace(_dense(name, (name,), 512, **options), minutes=3.0)
+
+
+def _vector(name: str, channels: int, size: str, heads: int, codebook_size: int) -> TokenizerRecipe:
+    config = TokenizerConfig(
+        image_size=112,
+        n_channels=channels,
+        patch_proj=False,
+        enc_type=size,
+        dec_type=size,
+        quant_type="memcodes",
+        num_codebooks=heads,
+        codebook_size=codebook_size,
+        latent_dim=64,
+        loss="mse",
+    )
+    return TokenizerRecipe(name, (name,), config, batch_size=64, late_start=0, minutes=2.0)
+
+
+def _conv(encoder_blocks: int, decoder_blocks: int, width: int) -> dict[str, str]:
+    return {"enc_type": f"Conv/B_{encoder_blocks}-Wi_{width}", "dec_type": f"Conv/B_{decoder_blocks}-Wi_{width}"}
+
+
+_RECIPES = (
+    _dense("rgb", ("rgb",), 1024, n_channels=3, loss="mse+l1", **_conv(1, 2, 128)),
+    _dense("depth", ("depth",), 512, n_channels=1, loss="smooth_l1", **_conv(1, 1, 112)),
+    _dense("normal", ("normal",), 512, n_channels=3, loss="mse+l1", **_conv(1, 1, 112)),
+    _dense("edge", ("canny_edge", "sam_edge"), 512, n_channels=1, loss="mse+l1", **_conv(1, 1, 96)),
+    _dense(
+        "semseg",
+        ("semseg",),
+        512,
+        n_channels=12,
+        n_labels=134,
+        tied_labels=True,
+        loss="cross_entropy",
+        enc_type="ViT/B_2-Wi_128-H_2",
+        dec_type="ViT/B_2-Wi_128-H_2",
+    ),
+    _feature_map("clip"),
+    _feature_map("dinov2"),
+    _feature_map("imagebind"),
+    _vector("dinov2_global", 512, "BottleneckMLP/B_1-Wi_96", heads=16, codebook_size=512),
+    _vector("imagebind_global", 512, "BottleneckMLP/B_1-Wi_96", heads=16, codebook_size=512),
+    _vector("human_poses", 207, "BottleneckMLP/B_1-Wi_128", heads=8, codebook_size=256),
+    TokenizerRecipe(
+        "sam_instance",
+        ("sam_instance",),
+        _lucid(
+            32,
+            512,
+            image_size=64,
+            patch_size=16,
+            n_channels=1,
+            loss="binary_cross_entropy",
+            enc_type="ViT/B_1-Wi_96-H_2",
+            dec_type="ViT/B_2-Wi_96-H_2",
+        ),
+        batch_size=32,
+        late_start=300,
+        minutes=2.0,
+    ),
+)
+
+SCENES_TOKENIZERS: Mapping[str, TokenizerRecipe] = MappingProxyType({recipe.name: recipe for recipe in _RECIPES})
+"""Every tokenizer of the embedded scenes by name."""
+
+
+def tokenizer_recipe(name: str) -> TokenizerRecipe:
+    """The recipe called ``name``; raises :class:`UnknownNameError` with suggestions."""
+    if name not in SCENES_TOKENIZERS:
+        raise UnknownNameError("tokenizer recipe", name, SCENES_TOKENIZERS)
+    return SCENES_TOKENIZERS[name]
