@@ -1,0 +1,139 @@
+"""Colour palettes: the one to seven dominant colours of a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from open4m.errors import ModalityError
+from open4m.modalities.base import Card, Metric, TextModality
+from open4m.modalities.checks import require_paired
+from open4m.modalities.cielab import rgb_to_lab
+from open4m.modalities.drawing import GROUND
+from open4m.modalities.grammar import number_word, parse_number
+from open4m.modalities.registry import register
+from open4m.modalities.view import View
+
+MAX_COLOURS = 7
+DEFAULT_COLOURS = 5
+_NO_PALETTE = 100.0
+"""Distance (ΔE) that counts when nothing was predicted: black against white."""
+
+
+class ColorPalette(TextModality[np.ndarray]):
+    """(k, 3) uint8 RGB colours; grammar of spec modalities §4.4."""
+
+    name = "color_palette"
+    card = Card(
+        title="Palette",
+        description="(k, 3) uint8: the k = 1…7 dominant colours, RGB. A prediction without colours has k = 0.",
+        metrics={"delta_E": Metric("ΔE", False)},
+        source="PyPalette (4M-21, Sec. 3.1)",
+    )
+    extensions = ("json",)
+    max_tokens = 23
+
+    # -- files ------------------------------------------------------------------------------------------------
+    def decode(self, data: bytes, source: str) -> np.ndarray:
+        """The palette of five colours, or the largest there is; see :meth:`decode_all`."""
+        palettes = {len(palette): palette for palette in self.decode_all(data, source)}
+        return palettes.get(DEFAULT_COLOURS, palettes[max(palettes)])
+
+    def decode_all(self, data: bytes, source: str) -> list[np.ndarray]:
+        """Published JSON: a list whose first element maps ``"1"`` … ``"7"`` to k RGB triples. All, by k."""
+        try:
+            table = json.loads(data)[0]
+            palettes = [np.array(table[key]) for key in sorted(table, key=int)]
+            if not palettes:
+                raise ValueError("no palette in it")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ModalityError(
+                self.name,
+                source,
+                f"not a palette file ({type(error).__name__}: {error}); "
+                'expected [{"1": [[r, g, b]], "2": [[r, g, b], [r, g, b]], …}] with up to 7 colours.',
+                "Make it with open4m.labeling.palette.extract_palettes and encode_all.",
+            ) from error
+        for palette in palettes:
+            self._check(palette, source)
+        return [palette.astype(np.uint8) for palette in palettes]
+
+    def encode(self, value: np.ndarray) -> bytes:
+        """A file with this palette only."""
+        return self.encode_all([value])
+
+    def encode_all(self, palettes: Sequence[np.ndarray]) -> bytes:
+        """Bytes of a file with palettes of different sizes."""
+        return json.dumps([{str(len(palette)): palette.tolist() for palette in palettes}]).encode()
+
+    def validate(self, value: np.ndarray, source: str) -> None:
+        if not isinstance(value, np.ndarray) or value.dtype != np.uint8:
+            found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+            raise ModalityError(
+                self.name, source, f"found {found}, expected an array (k, 3) of uint8.", "Give RGB values 0…255."
+            )
+        self._check(value, source)
+
+    def _check(self, value: np.ndarray, source: str) -> None:
+        shape_fits = value.ndim == 2 and value.shape[1] == 3 and 1 <= len(value) <= MAX_COLOURS
+        if not shape_fits or not np.issubdtype(value.dtype, np.integer) or value.min() < 0 or value.max() > 255:
+            raise ModalityError(
+                self.name,
+                source,
+                f"found {value.dtype} of shape {value.shape}, expected (k, 3) integers 0…255, k ≤ {MAX_COLOURS}.",
+                "Scale colours in [0, 1] by 255 and round them.",
+            )
+
+    # -- geometry and pictures -----------------------------------------------------------------------------------
+    def apply(self, value: np.ndarray, view: View) -> np.ndarray:
+        """A palette is that of the whole picture, whatever the crop (as published)."""
+        return value
+
+    def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
+        """Upright stripes of equal width."""
+        picture = Image.new("RGB", (size, size), GROUND)
+        stripes = ImageDraw.Draw(picture)
+        for index, colour in enumerate(value.tolist()):
+            left, right = round(index * size / len(value)), round((index + 1) * size / len(value))
+            stripes.rectangle((left, 0, right - 1, size - 1), fill=tuple(colour))
+        return picture
+
+    # -- words --------------------------------------------------------------------------------------------------
+    def to_words(self, value: np.ndarray, rng: np.random.Generator | None = None) -> str:
+        """``v1=<k>`` and 3 k words ``v0=<0…255>``. The choice of k is the choice of the value (``decode_all``)."""
+        levels = [number_word(0, int(level)) for level in value.ravel()]
+        return " ".join([number_word(1, len(value)), *levels])
+
+    def from_words(self, words: str) -> np.ndarray:
+        """Every three levels are a colour, up to seven; levels above 255 and an incomplete last colour are dropped."""
+        numbers = [number for number in map(parse_number, words.split()) if number is not None]
+        levels = [value for axis, value in numbers if axis == 0 and value <= 255]
+        count = min(len(levels) // 3, MAX_COLOURS)
+        return np.array(levels[: 3 * count], dtype=np.uint8).reshape(count, 3)
+
+    # -- scores -------------------------------------------------------------------------------------------------
+    def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
+        """``delta_E``: mean distance of matched colours in CIE Lab (ΔE 1976), averaged over the palettes.
+
+        Colours are matched one to one so that the distance is smallest. Palettes may differ in size: the colours
+        left over in the larger one are not compared. A prediction without colours counts 100.
+        """
+        require_paired(self.name, predictions, truths)
+        return {"delta_E": float(np.mean([palette_distance(p, t) for p, t in zip(predictions, truths, strict=True)]))}
+
+
+def palette_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean ΔE of the best one-to-one matching of two palettes (k, 3) uint8."""
+    small, large = sorted((a, b), key=len)
+    if not len(small):
+        return _NO_PALETTE
+    distances = np.linalg.norm(rgb_to_lab(small)[:, None] - rgb_to_lab(large)[None], axis=-1)
+    matchings = np.array(list(permutations(range(len(large)), len(small))))
+    return float(distances[np.arange(len(small)), matchings].mean(axis=1).min())
+
+
+register(ColorPalette())

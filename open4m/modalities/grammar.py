@@ -1,0 +1,22 @@
+"""Coordinate words ``v<axis>=<value>``: the numbers of every text grammar (spec: modalities §4)."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"v([0-3])=(\d{1,3})")
+
+MAX_VALUE = 999
+
+
+def number_word(axis: int, value: int) -> str:
+    """``v<axis>=<value>``; axis 0…3, value 0…999."""
+    if not (0 <= axis <= 3 and 0 <= value <= MAX_VALUE):
+        raise ValueError(f"there is no word for axis {axis}, value {value}: axes are 0…3, values 0…{MAX_VALUE}")
+    return f"v{axis}={value}"
+
+
+def parse_number(word: str) -> tuple[int, int] | None:
+    """(axis, value) of a coordinate word, None for any other word."""
+    match = _WORD.fullmatch(word)
+    return (int(match[1]), int(match[2])) if match else None
