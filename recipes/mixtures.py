@@ -1,0 +1,132 @@
+"""Data mixtures: the published ones and that of the embedded model (spec: masking §7-8).
+
+Published mixtures use the published stream names; :func:`scenes` takes the image size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from open4m.data.mixture import Component, Keep, Mixture
+
+_DENSE_7 = ("rgb", "depth", "normal", "semseg", "clip")
+_DENSE_21 = (*_DENSE_7, "dinov2", "imagebind", "canny_edge", "sam_edge")
+_GLOBALS = ("tok_dinov2_global", "tok_imagebind_global")
+_WORDS = ("caption", "det", "metadata", "human_poses", "color_palette", "sam_instance")
+
+
+def _tokens(bases: Iterable[str], size: int) -> tuple[str, ...]:
+    return tuple(f"tok_{base}@{size}" for base in bases)
+
+
+def _same(streams: Iterable[str], alpha: float) -> dict[str, float]:
+    return dict.fromkeys(streams, alpha)
+
+
+_TARGETS_7 = (*_tokens(_DENSE_7, 224), "caption", "det")
+_STREAMS_7 = ("rgb@224", *_TARGETS_7)
+
+
+def mod21() -> Mixture:
+    """4M-21, CC12M part: four symmetric any-to-any components, RGB-only, caption- and T5-biased; 256 + 256 tokens."""
+    # T5 states cannot be predicted, yet the published mixture gives them a share of the targets, which is lost.
+    targets = (*_WORDS, "t5_caption", *_tokens(_DENSE_21, 224), *_GLOBALS)
+    streams = ("rgb@224", *targets)
+    keep = {"color_palette": Keep.BINARY}
+    symmetric = (
+        Component(f"any to any, {alpha}", _same(streams, alpha), _same(targets, alpha), keep)
+        for alpha in (0.01, 0.1, 1.0, 10.0)
+    )
+    rgb = Component("rgb", {"rgb@224": 1000.0}, _same(targets, 0.5), keep)
+    biased = (
+        Component(
+            prompt,
+            {**_same(streams, 0.05), other: 0.0, prompt: 5.0},
+            {**_same(targets, 0.5), prompt: 0.0},
+            {**keep, prompt: Keep.ALL},
+            weight=0.5,
+        )
+        for prompt, other in (("caption", "t5_caption"), ("t5_caption", "caption"))
+    )
+    return Mixture((*symmetric, rgb, *biased))
+
+
+def mod7() -> Mixture:
+    """4M-7: RGB to all and all to all; 128 + 128 tokens."""
+    targets, budget = _same(_TARGETS_7, 0.5), (128, 128)
+    return Mixture(
+        (
+            Component("rgb to all", {"rgb@224": 1000.0}, targets, input_tokens=budget, target_tokens=budget),
+            Component("all to all", _same(_STREAMS_7, 0.5), targets, input_tokens=budget, target_tokens=budget),
+        )
+    )
+
+
+def mod7_caption_bias() -> Mixture:
+    """4M-7 streams: four symmetric any-to-any components, RGB-only and caption-biased; 256 + 256 tokens."""
+    symmetric = (
+        Component(f"any to any, {alpha}", _same(_STREAMS_7, alpha), _same(_TARGETS_7, alpha))
+        for alpha in (0.01, 0.1, 1.0, 10.0)
+    )
+    targets = _same(_TARGETS_7, 0.5)
+    rgb = Component("rgb", {"rgb@224": 1000.0}, targets)
+    caption = Component("caption", {**_same(_STREAMS_7, 0.05), "caption": 5.0}, targets, {"caption": Keep.ALL})
+    return Mixture((*symmetric, rgb, caption))
+
+
+def text_to_image() -> Mixture:
+    """Adaptation of 4M-7 to generation from captions; 64…256 visible, 256 predicted tokens."""
+    targets, visible = _same(_TARGETS_7, 1.0), (64, 256)
+    biased = {**_same(_STREAMS_7, 0.05), "caption": 5.0}
+    return Mixture(
+        (
+            Component("caption", biased, targets, {"caption": Keep.ALL}, input_tokens=visible),
+            Component("any to any, 0.2", _same(_STREAMS_7, 0.2), targets, input_tokens=visible),
+            Component("any to any, 1", _same(_STREAMS_7, 1.0), targets, input_tokens=visible),
+        )
+    )
+
+
+def super_resolution() -> Mixture:
+    """224 → 448 pixels: everything in, the tokens at 448 out; 64…1024 visible, 1024 predicted tokens."""
+    targets = _tokens(_DENSE_7, 448)
+    streams = (*_STREAMS_7, "rgb@448", *targets)
+    rgb_in = {**_same(streams, 0.05), "tok_rgb@224": 5.0, "tok_rgb@448": 5.0}
+    rgb_out = {**_same(targets, 0.05), "tok_rgb@448": 5.0}
+    caption_in = {**_same(streams, 0.05), "caption": 5.0}
+    all_out, visible, predicted = _same(targets, 1.0), (64, 1024), (1024, 1024)
+    return Mixture(
+        (
+            Component("rgb tokens", rgb_in, rgb_out, {}, visible, predicted),
+            Component("caption", caption_in, all_out, {"caption": Keep.ALL}, visible, predicted),
+            Component("any to 448, 0.2", _same(streams, 0.2), all_out, {}, visible, predicted),
+            Component("any to 448, 1", _same(streams, 1.0), all_out, {}, visible, predicted),
+        )
+    )
+
+
+def scenes(image_size: int = 112) -> Mixture:
+    """The embedded model (19 streams): RGB to everything, any to any, words to everything, layout to picture.
+
+    Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. Geometry and
+    classes are predicted more often than RGB tokens, whose loss hardly falls in a short training.
+    """
+    rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"
+    depth, normal, semseg = geometry = _tokens(("depth", "normal", "semseg"), image_size)
+    others = _tokens(("clip", "dinov2", "imagebind", "canny_edge", "sam_edge"), image_size)
+    targets = {**_same(geometry, 1.0), **_same((*others, *_WORDS), 0.5), **_same(_GLOBALS, 0.25), tok_rgb: 0.25}
+    to_picture = {**_same(targets, 0.25), tok_rgb: 4.0}
+    everything = (rgb, "t5_caption", *targets)
+    whole = {"caption": Keep.ALL, "color_palette": Keep.ALL, "t5_caption": Keep.ALL}
+    few = {**_same(everything, 0.05), "caption": 5.0, tok_rgb: 0.5}
+    layout = {depth: 5.0, normal: 0.25, semseg: 0.5, tok_rgb: 1.0, "color_palette": 1.0, "caption": 0.5}
+    predicted = (128, 128)
+    components = (
+        Component("rgb to all", {rgb: 1.0}, targets, {}, (196, 196), predicted, weight=0.5),
+        Component("any to any", _same(everything, 0.5), targets, {}, predicted, predicted, weight=0.2),
+        Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.07),
+        Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.1),
+        Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.03),
+        Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.1),
+    )
+    return Mixture(components, component_per_batch=True, redistribute=True)
