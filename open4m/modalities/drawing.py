@@ -95,7 +95,7 @@ def readable_on(ground: Colour) -> Colour:
 
 
 def label(image: Image.Image, xy: tuple[float, float], text: str, ground: Colour, size: float = 11) -> None:
-    """Write ``text`` on a box of colour ``ground`` whose top left corner is ``xy``; moved to stay inside the picture."""
+    """Write ``text`` on a box of colour ``ground`` whose top left corner is ``xy``, moved to stay inside."""
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size))
     width, height = right - left + 4, bottom - top + 4

@@ -10,7 +10,7 @@ from PIL import Image
 from open4m.errors import ModalityError
 
 # Formats that Pillow reads by itself; the list leaves out those that start other programs (PostScript).
-FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
+FORMATS = ("PNG", "JPEG", "JPEG2000", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "TGA")
 
 MAX_PIXELS = 2**26
 """Larger pictures are refused before they are unpacked (a small file may claim to be huge)."""
