@@ -49,7 +49,7 @@ class Features(DenseModality[np.ndarray]):
         """float16 npy."""
         self.validate(value, "encode")
         largest = float(np.abs(value).max())
-        if largest > np.finfo(np.float16).max:
+        if largest > float(np.finfo(np.float16).max):
             raise ModalityError(
                 self.name, "encode", f"the largest value {largest:g} does not fit float16.", "Scale the features."
             )
