@@ -2,6 +2,6 @@
 
 from open4m.model.config import ModelConfig
 from open4m.model.losses import Loss, masked_loss
-from open4m.model.transformer import Encoded, FourM, StreamPrediction
+from open4m.model.transformer import DecoderCache, Encoded, FourM, StreamPrediction
 
-__all__ = ["Encoded", "FourM", "Loss", "ModelConfig", "StreamPrediction", "masked_loss"]
+__all__ = ["DecoderCache", "Encoded", "FourM", "Loss", "ModelConfig", "StreamPrediction", "masked_loss"]

@@ -95,6 +95,22 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+@dataclass
+class KeyValues:
+    """Keys and values (B, H, N, K) of one attention, kept between the steps of autoregressive decoding."""
+
+    keys: Tensor
+    values: Tensor
+
+    def append(self, keys: Tensor, values: Tensor) -> None:
+        """Add positions (B, H, n, K) at the end."""
+        self.keys, self.values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+
+    def take(self, rows: Tensor) -> KeyValues:
+        """The same for a selection (n,) of samples."""
+        return KeyValues(self.keys[rows], self.values[rows])
+
+
 class QueryKeyNorm(nn.Module):
     """Base of both attentions: optional LayerNorm over the head width of queries and keys."""
 
@@ -122,6 +138,12 @@ class SelfAttention(QueryKeyNorm):
     def forward(self, x: Tensor, mask: Mask | None) -> Tensor:
         """(B, N, D) → (B, N, D)."""
         return self.proj(merge_heads(attend(*self.project(x), mask)))
+
+    def step(self, x: Tensor, past: KeyValues) -> Tensor:
+        """One new position x (B, 1, D), which sees the ``past`` and itself and becomes part of the past."""
+        q, k, v = self.project(x)
+        past.append(k, v)
+        return self.proj(merge_heads(attend(q, past.keys, past.values)))
 
 
 class CrossAttention(QueryKeyNorm):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from open4m.model.attention import CrossAttention, Mask, SelfAttention, layer_norm
+from open4m.model.attention import CrossAttention, KeyValues, Mask, SelfAttention, layer_norm
 from open4m.model.config import ModelConfig
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu}
@@ -43,6 +45,18 @@ class EncoderBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
+@dataclass
+class BlockCache:
+    """What one decoder block keeps between autoregressive steps: its own past, and the projected context."""
+
+    past: KeyValues
+    context: KeyValues
+
+    def take(self, rows: Tensor) -> BlockCache:
+        """The same for a selection (n,) of samples."""
+        return BlockCache(self.past.take(rows), self.context.take(rows))
+
+
 class DecoderBlock(nn.Module):
     """y += self_attn(norm1 y); y += cross_attn(query_norm y, context_norm context); y += mlp(norm2 y)."""
 
@@ -59,5 +73,20 @@ class DecoderBlock(nn.Module):
     def forward(self, y: Tensor, context: Tensor, self_mask: Mask | None, context_mask: Mask | None) -> Tensor:
         """y (B, M, D), context (B, N, D) → (B, M, D)."""
         y = y + self.self_attn(self.norm1(y), self_mask)
-        y = y + self.cross_attn(self.query_norm(y), self.context_norm(context), context_mask)
+        return self._finish(y, self._project(context), context_mask)
+
+    def start(self, context: Tensor) -> BlockCache:
+        """An empty past for ``context`` (B, N, D)."""
+        projected = self._project(context)
+        return BlockCache(KeyValues(projected.keys[:, :, :0], projected.values[:, :, :0]), projected)
+
+    def step(self, y: Tensor, cache: BlockCache, context_mask: Mask | None) -> Tensor:
+        """One new position y (B, 1, D) after those in ``cache``, which is brought up to date."""
+        return self._finish(y + self.self_attn.step(self.norm1(y), cache.past), cache.context, context_mask)
+
+    def _project(self, context: Tensor) -> KeyValues:
+        return KeyValues(*self.cross_attn.project_context(self.context_norm(context)))
+
+    def _finish(self, y: Tensor, context: KeyValues, mask: Mask | None) -> Tensor:
+        y = y + self.cross_attn.attend_to(self.query_norm(y), context.keys, context.values, mask)
         return y + self.mlp(self.norm2(y))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
 from open4m.errors import CheckpointError, DataError
 from open4m.model.attention import key_mask, layer_norm, target_mask
-from open4m.model.blocks import DecoderBlock, EncoderBlock
+from open4m.model.blocks import BlockCache, DecoderBlock, EncoderBlock
 from open4m.model.config import ModelConfig
 from open4m.model.embeddings import (
     DenseInput,
@@ -46,6 +46,18 @@ class Encoded:
     context: Tensor
     valid: Tensor
     states: Tensor
+
+
+@dataclass
+class DecoderCache:
+    """State of autoregressive decoding of B rows: ``valid`` (B, N) of the context, and one cache per block."""
+
+    valid: Tensor
+    blocks: list[BlockCache]
+
+    def take(self, rows: Tensor) -> DecoderCache:
+        """The same for a selection (n,) of rows, such as those that are not finished."""
+        return DecoderCache(self.valid[rows], [block.take(rows) for block in self.blocks])
 
 
 @dataclass
@@ -115,6 +127,20 @@ class FourM(nn.Module):
         mask, context_mask = target_mask(targets), key_mask(encoded.valid)
         for block in self.decoder:
             y = block(y, encoded.context, mask, context_mask)
+        return self.decoder_norm(y)
+
+    def start_decoding(self, encoded: Encoded) -> DecoderCache:
+        """Prepare autoregressive decoding: the context is projected once for all steps."""
+        return DecoderCache(encoded.valid, [cast(DecoderBlock, b).start(encoded.context) for b in self.decoder])
+
+    def decode_next(self, targets: TokenTargets, cache: DecoderCache) -> Tensor:
+        """Run the decoder on the next position of each row: targets (B, 1) → hidden states (B, 1, D).
+
+        Equal to :meth:`decode` on all positions given so far, where a row holds a single sequence. ``cache`` grows.
+        """
+        y, context_mask = self.embed_targets(targets), key_mask(cache.valid)
+        for block, state in zip(self.decoder, cache.blocks, strict=True):
+            y = cast(DecoderBlock, block).step(y, state, context_mask)
         return self.decoder_norm(y)
 
     def logits(self, hidden: Tensor, stream: str | int) -> Tensor:

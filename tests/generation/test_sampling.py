@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from conftest import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -13,7 +14,6 @@ from safetensors.torch import load_file
 from open4m.errors import GenerationError
 from open4m.generation.sampling import Sampler, filter_logits, uniforms
 from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
-from tests.conftest import golden
 
 
 def recorded() -> dict:
