@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from open4m.errors import CheckpointError, UnknownNameError
+from open4m.modalities.registry import all_modalities
 from open4m.model.config import ModelConfig
 from open4m.model.embeddings import StreamEmbedding
-from open4m.modalities.registry import all_modalities
 from open4m.streams import Position, StreamSpec
 
 _EMBEDDING_KEY = re.compile(r"(encoder|decoder)_embeddings\.([^.]+)\.(.+)")
