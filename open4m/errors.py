@@ -44,6 +44,10 @@ class DataError(Open4MError):
     """A data set that is missing, misaligned or damaged."""
 
 
+class TrainingError(Open4MError):
+    """A training run that cannot go on: non-finite losses, or a folder that holds another run."""
+
+
 class GenerationError(Open4MError):
     """A request that the model cannot fulfil (unknown target, no tokenizer, contradictory inputs)."""
 

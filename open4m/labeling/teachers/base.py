@@ -123,13 +123,6 @@ def packaged_file(package: str, distribution: str, pattern: str) -> Path:
     return found[0]
 
 
-def fast_dtype() -> torch.dtype:
-    """bfloat16 where the CPU multiplies it in hardware, else float32."""
-    capabilities = torch.cpu.get_capabilities()
-    in_hardware = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
-    return torch.bfloat16 if in_hardware else torch.float32
-
-
 def to_batch(rgb: np.ndarray, side: int) -> Tensor:
     """(B, H, W, 3) uint8 → (B, 3, side, side) float32 in 0…255, resized bilinearly with antialiasing."""
     if rgb.ndim != 4 or rgb.shape[-1] != 3 or rgb.dtype != np.uint8:

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from open4m.errors import CheckpointError, DataError
 from open4m.files import atomic_path
-from open4m.labeling.teachers.base import Features, Teacher, fast_dtype, to_batch
+from open4m.labeling.teachers.base import Features, Teacher, to_batch
+from open4m.precision import fast_dtype
 
 SIDE = 112
 WIDTH = 64

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open4m.labeling.teachers.base import Features, Teacher, fast_dtype, packaged_file, to_batch
+from open4m.labeling.teachers.base import Features, Teacher, packaged_file, to_batch
+from open4m.precision import fast_dtype
 
 
 class Stage(NamedTuple):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from open4m.labeling.teachers.base import Features, Teacher, fast_dtype, packaged_file, to_batch
+from open4m.labeling.teachers.base import Features, Teacher, packaged_file, to_batch
+from open4m.precision import fast_dtype
 
 SIDE = 112
 LAYERS_PER_BLOCK = (2, 2, 3, 3, 3)
