@@ -27,9 +27,9 @@ class Backbone:
 
     @classmethod
     def parse(cls, name: str) -> Backbone:
-        """From ``vit_{s,b,l}_{enc,dec}`` or ``<ViT|Conv|BottleneckMLP>/B_<blocks>-Wi_<width>[-H_<heads>][-E_<expansion>]``.
+        """From ``vit_{s,b,l}_{enc,dec}`` or ``<kind>/B_<blocks>-Wi_<width>[-H_<heads>][-E_<expansion>]``.
 
-        ``BottleneckMLP/…`` is the published spelling; ViT and Conv follow it.
+        Kinds are ViT, Conv and BottleneckMLP. ``BottleneckMLP/…`` is the published spelling; the others follow it.
         """
         preset = re.sub("_(enc|dec)$", "", name)
         if preset in _VIT_PRESETS:
@@ -38,8 +38,8 @@ class Backbone:
         match = _GRAMMAR.fullmatch(name)
         if match is None:
             raise CheckpointError(
-                f"Unknown encoder or decoder type {name!r}. Expected vit_s_enc, vit_b_enc, vit_l_enc (or _dec), or a size "
-                "such as ViT/B_2-Wi_128-H_2, Conv/B_1-Wi_128, BottleneckMLP/B_6-Wi_1024."
+                f"Unknown encoder or decoder type {name!r}. Expected vit_s_enc, vit_b_enc, vit_l_enc (or _dec), or a "
+                "size such as ViT/B_2-Wi_128-H_2, Conv/B_1-Wi_128, BottleneckMLP/B_6-Wi_1024."
             )
         kind: Any = match["kind"]
         width, heads = int(match["Wi"]), int(match["H"] or 1)

@@ -6,6 +6,8 @@ doubles the width until one cell is one patch; the decoder mirrors it.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,8 +39,8 @@ def _widths(size: Backbone, patch: int) -> list[int]:
     levels = (patch // STEM).bit_length()
     if patch != STEM << (levels - 1) or size.width % (8 << (levels - 1)):
         raise CheckpointError(
-            f"A convolutional tokenizer needs patch_size 4, 8, 16, … and a width divisible by {8 << max(levels - 1, 0)}; "
-            f"found patch_size {patch}, width {size.width}."
+            "A convolutional tokenizer needs patch_size 4, 8, 16, … and a width divisible by "
+            f"{8 << max(levels - 1, 0)}; found patch_size {patch}, width {size.width}."
         )
     return [size.width >> (levels - 1 - i) for i in range(levels)]
 
@@ -55,7 +57,7 @@ class ConvEncoder(nn.Module):
         widths = _widths(size, patch)
         layers: list[nn.Module] = [nn.PixelUnshuffle(STEM), nn.Conv2d(channels * STEM**2, widths[0], 3, padding=1)]
         layers += _stage(widths[0], size.blocks)
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.PixelUnshuffle(2), nn.Conv2d(4 * before, after, 1), *_stage(after, size.blocks)]
         self.layers = nn.Sequential(*layers)
 
@@ -70,7 +72,7 @@ class ConvDecoder(nn.Module):
         super().__init__()
         widths = _widths(size, patch)[::-1]
         layers = _stage(widths[0], size.blocks)
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, 4 * after, 1), nn.PixelShuffle(2), *_stage(after, size.blocks)]
         layers += [nn.GroupNorm(8, widths[-1]), nn.Conv2d(widths[-1], channels * STEM**2, 3, padding=1)]
         self.layers = nn.Sequential(*layers, nn.PixelShuffle(STEM))

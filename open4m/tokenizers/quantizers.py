@@ -15,7 +15,7 @@ _CHUNK = 1 << 18  # entries of a (latents × codes) similarity table that stay i
 
 
 class Quantized(NamedTuple):
-    """Codes (B, d, h, w), the loss of quantizing (scalar) and ids (B, h, w) or (B, heads, h, w); no ids before the start."""
+    """Codes (B, d, h, w), the loss of quantizing (scalar), ids (B, h, w) or (B, heads, h, w), None before the start."""
 
     codes: Tensor
     loss: Tensor
@@ -195,7 +195,7 @@ class _PerHead(nn.Module):
 
 
 class MemoryCodes(nn.Module):
-    """``heads`` codebooks (heads, K, d/heads) that learn by gradient: keys select, values are handed on (``memcodes``)."""
+    """Codebooks (heads, K, d/heads) that learn by gradient: keys select, values are handed on (``memcodes``)."""
 
     started = True
 
