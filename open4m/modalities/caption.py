@@ -80,6 +80,10 @@ class Caption(TextModality[str]):
             raise ModalityError(
                 self.name, source, f"found {type(value).__name__}, expected a string.", "Give the caption as text."
             )
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ModalityError(self.name, source, f"not valid Unicode ({error}).", "Correct the text.") from error
 
     # -- geometry and pictures -----------------------------------------------------------------------------------
     def apply(self, value: str, view: View) -> str:

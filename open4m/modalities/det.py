@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
-from open4m.modalities.drawing import fit_square, label
+from open4m.modalities.drawing import GROUND, fit_square, label
 from open4m.modalities.grammar import MAX_VALUE, number_word, parse_number
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
@@ -117,8 +117,8 @@ class Detection(TextModality[list[Box]]):
         return seen
 
     def draw(self, value: list[Box], size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """Red frames with white labels over the background (black if there is none)."""
-        picture = fit_square(background, size) if background is not None else Image.new("RGB", (size, size))
+        """Red frames with white labels over the background, if there is one."""
+        picture = fit_square(background, size) if background is not None else Image.new("RGB", (size, size), GROUND)
         frames, side = ImageDraw.Draw(picture), size - 1
         for box in value:
             frames.rectangle([v * side for v in box.corners], outline=_RED, width=max(1, size // 112))

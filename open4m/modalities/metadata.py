@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from open4m.errors import ModalityError, UnknownNameError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
-from open4m.modalities.drawing import text_card
+from open4m.modalities.drawing import font
 from open4m.modalities.grammar import MAX_VALUE, number_word, parse_number
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
@@ -104,6 +104,7 @@ FIELDS: dict[str, Count | Bins | Levels] = {
 """Field → coding, in the order of the published field codes 0…20."""
 
 _NAMES = tuple(FIELDS)
+_PAPER, _BAR, _INK = (250, 250, 247), (203, 219, 238), (20, 20, 24)
 
 
 class Metadata(TextModality[dict[str, float]]):
@@ -157,8 +158,19 @@ class Metadata(TextModality[dict[str, float]]):
         return value
 
     def draw(self, value: dict[str, float], size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """A list of fields and numbers."""
-        return text_card("\n".join(f"{field}: {value[field]:g}" for field in _NAMES if field in value), size)
+        """A table of fields and numbers; behind each row, a bar as long as its code in the range of codes."""
+        picture = Image.new("RGB", (size, size), _PAPER)
+        table, step = ImageDraw.Draw(picture), size / max(len(value), 8)
+        face, margin = font(min(step * 0.85, size / 14)), size // 40
+        for row, field in enumerate(name for name in _NAMES if name in value):
+            coding, middle = FIELDS[field], (row + 0.5) * step
+            if not isinstance(coding, Count):
+                length = (size - 1) * coding.code(value[field]) / coding.top
+                table.rectangle((0, row * step, length, (row + 1) * step - 1), fill=_BAR)
+            text = f"{value[field]:.0f}" if isinstance(coding, Count) else f"{value[field]:.2f}"
+            table.text((margin, middle), field.replace("_", " "), fill=_INK, font=face, anchor="lm")
+            table.text((size - 1 - margin, middle), text, fill=_INK, font=face, anchor="rm")
+        return picture
 
     # -- words --------------------------------------------------------------------------------------------------
     def to_words(self, value: dict[str, float], rng: np.random.Generator | None = None) -> list[str]:
