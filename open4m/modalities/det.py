@@ -78,7 +78,10 @@ class Detection(TextModality[list[Box]]):
         return boxes
 
     def encode(self, value: list[Box]) -> bytes:
-        instances = [{"boxes": list(b.corners), "class_name": b.class_name, "score": b.score} for b in value]
+        instances = [
+            {"boxes": [float(v) for v in box.corners], "class_name": box.class_name, "score": float(box.score)}
+            for box in value
+        ]
         return json.dumps({"instances": instances}).encode()
 
     def validate(self, value: list[Box], source: str) -> None:

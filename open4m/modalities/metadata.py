@@ -136,7 +136,8 @@ class Metadata(TextModality[dict[str, float]]):
         return value
 
     def encode(self, value: dict[str, float]) -> bytes:
-        return json.dumps(value).encode()
+        plain = {field: number.item() if isinstance(number, np.generic) else number for field, number in value.items()}
+        return json.dumps(plain).encode()
 
     def validate(self, value: dict[str, float], source: str) -> None:
         if not isinstance(value, dict):

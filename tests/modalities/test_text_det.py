@@ -57,6 +57,11 @@ def test_words_and_back_up_to_quantisation(value: list[Box]) -> None:
     assert sorted(det.to_words(again).split()) == sorted(words.split())  # rounding may change the order, nothing else
 
 
+def test_numpy_numbers_are_written() -> None:
+    box = Box(*np.array([0, 0.25, 0.5, 1], np.float32), class_name="dog", score=np.float32(0.75))  # type: ignore[arg-type]
+    assert det.decode(det.encode([box]), "test") == [Box(0, 0.25, 0.5, 1, "dog", 0.75)]
+
+
 @given(st.lists(boxes(), max_size=8))
 def test_files_round_trip(value: list[Box]) -> None:
     assert det.decode(det.encode(value), "test") == value

@@ -101,6 +101,8 @@ def test_the_last_of_repeated_fields_counts() -> None:
 
 def test_files() -> None:
     assert metadata.decode(metadata.encode(source()), "test") == source()
+    numpy_numbers = {"brightness": np.float32(0.5), "n_humans": np.int64(2)}
+    assert metadata.decode(metadata.encode(numpy_numbers), "test") == {"brightness": 0.5, "n_humans": 2}
     for content, message in [
         (b"nonsense", "not JSON"),
         (b"[1]", "found list"),
