@@ -6,16 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 HERE = Path(__file__).parent
 
+settings.register_profile("open4m", deadline=None)  # on a busy machine a slow example is no failure
+settings.load_profile("open4m")
+
 
 def golden(name: str) -> Path:
-    """Folder ``name`` of the reference outputs: those kept in the repository, else those of ``OPEN4M_GOLDEN``."""
+    """Folder or file ``name`` of reference outputs: in the repository, else in ``OPEN4M_GOLDEN``."""
     candidates = [HERE / "golden" / name, HERE.parent.parent / "shared" / "golden" / name]
     if "OPEN4M_GOLDEN" in os.environ:
         candidates.append(Path(os.environ["OPEN4M_GOLDEN"]) / name)
     for folder in candidates:
-        if folder.is_dir():
+        if folder.exists():
             return folder
     pytest.skip(f"reference outputs {name!r} are not in tests/golden; set OPEN4M_GOLDEN to the folder that has them")
