@@ -60,11 +60,18 @@ class Depth(DenseModality[np.ndarray]):
 
     def encode(self, value: np.ndarray) -> bytes:
         """16-bit PNG in millimetres; more than 65.535 m is stored as 65.535 m, less than 1 mm as 1 mm."""
-        self.validate(value, "encode")
+        self._check_form(value, "encode")
         stored = np.clip(np.rint(value.astype(np.float64) * MILLIMETRES), 1, FULL_SCALE)
         return png_bytes(np.nan_to_num(stored, nan=0.0).astype(np.uint16))
 
     def validate(self, value: np.ndarray, source: str) -> None:
+        valid = self._check_form(value, source)
+        if value.size > 1 and valid.min() == valid.max():
+            fix = "Check that it is a depth map and was not clipped or scaled to nothing."
+            raise ModalityError(self.name, source, f"all pixels have the same depth {valid.min():g}.", fix)
+
+    def _check_form(self, value: np.ndarray, source: str) -> np.ndarray:
+        """The known depths of a well-formed map (which a poor prediction is, too)."""
         value = require_array(value, self.name, source, _FORM)
         if value.ndim != 2 or value.dtype.kind != "f":
             raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"Give {_FORM}.")
@@ -76,9 +83,7 @@ class Depth(DenseModality[np.ndarray]):
         if valid.min() <= 0:
             fix = "Give metres (not standardised or inverse depth) and mark unknown pixels with NaN."
             raise ModalityError(self.name, source, f"the smallest depth is {valid.min():g}, expected > 0.", fix)
-        if value.size > 1 and valid.min() == valid.max():
-            fix = "Check that it is a depth map and was not clipped or scaled to nothing."
-            raise ModalityError(self.name, source, f"all pixels have the same depth {valid.min():g}.", fix)
+        return valid
 
     def apply(self, value: np.ndarray, view: View) -> np.ndarray:
         """Nearest neighbour (no depths between object and background are invented); NaN outside of the picture."""

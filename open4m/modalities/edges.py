@@ -45,15 +45,18 @@ class EdgeMap(DenseModality[np.ndarray]):
         return np.array(image.convert("L"))
 
     def encode(self, value: np.ndarray) -> bytes:
-        self.validate(value, "encode")
+        self._check_form(value, "encode")
         return png_bytes(value)
 
     def validate(self, value: np.ndarray, source: str) -> None:
+        self._check_form(value, source)
+        if value.max() == 1:
+            raise ModalityError(self.name, source, "the largest value is 1.", "Multiply a 0/1 mask by 255.")
+
+    def _check_form(self, value: np.ndarray, source: str) -> None:
         value = require_array(value, self.name, source, _FORM)
         if value.ndim != 2 or value.dtype != np.uint8:
             raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"Give {_FORM}.")
-        if value.max() == 1:
-            raise ModalityError(self.name, source, "the largest value is 1.", "Multiply a 0/1 mask by 255.")
 
     def apply(self, value: np.ndarray, view: View) -> np.ndarray:
         """Crop and bicubic resize, as published; 0 outside of the picture."""
