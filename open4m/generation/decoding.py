@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -58,7 +58,8 @@ class Views:
 
 
 # -- grids ----------------------------------------------------------------------------------------------------------
-class Candidates(NamedTuple):
+@dataclass(frozen=True)
+class Candidates:
     """What a step may choose from: ``positions`` (B, K) still open, of which ``count`` are to be decided.
 
     MaskGIT has predicted all of them: ``ids`` and ``confidence`` (B, K). ROAR chooses before it predicts: None.
@@ -93,7 +94,8 @@ def random_order(seeds: Sequence[int], stream: str, length: int) -> Chooser:
     return choose
 
 
-class GridStep(NamedTuple):
+@dataclass(frozen=True)
+class GridStep:
     """One step of a grid target: how many tokens it decides, and how they are drawn."""
 
     count: int
@@ -139,16 +141,16 @@ def fill_grid(
     """
     length = canvas.spec(stream).max_tokens
     choose = choose or (most_confident if scheme == "maskgit" else random_order(seeds, stream, length))
-    for number, (count, sampler) in enumerate(steps):
-        if not count:
+    for number, step in enumerate(steps):
+        if not step.count:
             continue
         positions = canvas.open_positions(stream)
         if scheme == "roar":
-            positions = choose(Candidates(number, count, positions))
+            positions = choose(Candidates(number, step.count, positions))
         logits = predict(model, guide(canvas), {stream: positions})[stream]
-        ids, confidence = draw(logits, sampler, seeds, stream, number, positions)
+        ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)
         if scheme == "maskgit":
-            kept = choose(Candidates(number, count, positions, ids, confidence))
+            kept = choose(Candidates(number, step.count, positions, ids, confidence))
             ids = torch.zeros(len(ids), length, dtype=torch.int64).scatter(1, positions, ids).gather(1, kept)
             positions = kept
         canvas = canvas.fix(stream, positions, ids)

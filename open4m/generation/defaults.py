@@ -1,0 +1,180 @@
+"""From a request to a plan: which streams, in which order, with the published settings (spec: generation §5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from open4m.errors import GenerationError, UnknownNameError
+from open4m.generation.plan import Plan, TargetPlan
+from open4m.hub.bundle import Bundle
+from open4m.model import ModelConfig
+from open4m.streams import StreamKind, StreamSpec
+
+
+@dataclass(frozen=True)
+class GridDefaults:
+    """Settings of a grid target."""
+
+    steps: int
+    temperature: float
+    schedule: str = "constant"
+    guidance: float = 2.0
+    scheme: str = "roar"
+    token_schedule: str = "linear"
+
+
+ORDER = (
+    *("clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global", "depth", "normal", "semseg", "canny_edge"),
+    *("sam_edge", "rgb", "caption", "det", "human_poses", "sam_instance", "color_palette", "metadata"),
+)
+"""Order of chained generation; other modalities follow."""
+
+FROM_PICTURE = GridDefaults(1, 0.01)
+"""When the picture is given, everything about it is nearly certain: one step."""
+
+FROM_ANYTHING = GridDefaults(8, 3.0, "onex:0.5:0.5")
+FROM_ANYTHING_BY_MODALITY = {
+    "clip": GridDefaults(50, 5.0, "onex:0.5:0.5", guidance=3.0),
+    "dinov2": GridDefaults(8, 0.01),
+    "imagebind": GridDefaults(8, 0.01),
+    "rgb": GridDefaults(25, 3.0, "onex:0.5:0.5"),
+}
+UNORDERED_SET = GridDefaults(1, 0.1, guidance=1.0)
+"""Global features: 16 codes at once, as published for retrieval."""
+
+SUPER_RESOLUTION = GridDefaults(8, 1.0, scheme="maskgit", token_schedule="cosine")
+
+SEQUENCES = {
+    "caption": (256, 0.3),
+    "det": (256, 0.3),
+    "human_poses": (275, 0.1),
+    "sam_instance": (256, 0.01),
+    "color_palette": (23, 0.1),
+    "metadata": (40, 0.1),
+}
+"""Modality → (most tokens, temperature)."""
+
+CLASS_MAPS = ("semseg",)
+"""Codes of class maps must not be averaged: between two classes lies no class."""
+
+
+def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> Plan:
+    """The default plan for generating ``targets`` from ``inputs``.
+
+    Args:
+        targets: modality or stream names.
+        inputs: names of the streams that are given (:func:`input_stream`).
+
+    Raises:
+        UnknownNameError: a target the model does not know.
+        GenerationError: nothing asked for, or something that the model cannot predict or that is given already.
+    """
+    config = bundle.model.config
+    if not targets:
+        raise GenerationError(f"Nothing is asked for. This model can generate {', '.join(modalities(config.targets))}.")
+    given = [config.stream(name) for name in inputs]
+    asked = [target_stream(config, name) for name in dict.fromkeys(targets)]
+    for spec in asked:
+        twin = next(
+            (g for g in given if g.modality == spec.modality and g.name != spec.name and _same_size(g, spec)), None
+        )
+        if twin is not None:
+            raise GenerationError(f"{spec.modality} is given (as {twin.name}) and asked for. Leave out one of the two.")
+    has_picture = any(spec.modality == "rgb" for spec in given)
+    chained = not has_picture or any(spec.modality == "rgb" for spec in asked)
+    wanted = _ordered([*asked, *_stepping_stones(config, given, asked)])
+    plans: list[TargetPlan] = []
+    conditions = [spec.name for spec in given]
+    for spec in wanted:
+        plans.append(target_plan(bundle, spec, has_picture, tuple(conditions)))
+        if chained and spec.kind is StreamKind.TOKENS:
+            conditions.append(spec.name)  # the published code lets guidance grow with finished grids only
+    info = bundle.info
+    licences = (f"{info.name}: {info.licence} ({info.licence_url})",)
+    return Plan(info.name, tuple(inputs), tuple(plans), chained, tuple(s.modality for s in _ordered(asked)), licences)
+
+
+def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions: tuple[str, ...]) -> TargetPlan:
+    """Default settings of one target."""
+    if spec.kind is StreamKind.SEQUENCE:
+        tokens, temperature = SEQUENCES.get(spec.modality, (spec.max_tokens, 0.3))
+        tokens = min(tokens, spec.max_tokens)
+        return TargetPlan(
+            spec.modality, spec.name, "autoregressive", tokens, temperature=temperature, conditions=conditions
+        )
+    chosen = _grid_defaults(bundle, spec, has_picture)
+    steps = min(chosen.steps, spec.max_tokens)
+    averaged = steps == 1 and spec.grid is not None and spec.modality not in CLASS_MAPS
+    return TargetPlan(
+        spec.modality,
+        spec.name,
+        "maskgit" if chosen.scheme == "maskgit" else "roar",
+        spec.max_tokens,
+        steps,
+        chosen.token_schedule,
+        chosen.temperature,
+        chosen.schedule,
+        guidance=chosen.guidance,
+        conditions=conditions,
+        decode="expected" if averaged else "tokens",
+    )
+
+
+def _grid_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> GridDefaults:
+    if spec.grid is None:
+        return UNORDERED_SET
+    if _size(spec) not in (None, bundle.info.image_size):
+        return SUPER_RESOLUTION
+    if has_picture:
+        return FROM_PICTURE
+    return FROM_ANYTHING_BY_MODALITY.get(spec.modality, FROM_ANYTHING)
+
+
+def _stepping_stones(config: ModelConfig, given: Sequence[StreamSpec], asked: Sequence[StreamSpec]) -> list[StreamSpec]:
+    """Words → picture goes through CLIP tokens (published advice), unless a layout is given or generated anyway."""
+    visual = [*given, *asked]
+    if not any(s.modality == "rgb" for s in asked) or any(s.grid and s.modality != "rgb" for s in visual):
+        return []
+    return [s for s in config.targets if s.modality == "clip"][:1]
+
+
+def _ordered(specs: Iterable[StreamSpec]) -> list[StreamSpec]:
+    rank = {name: i for i, name in enumerate(ORDER)}
+    return sorted(specs, key=lambda s: rank.get(s.modality, len(rank)))
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+def modalities(specs: Iterable[StreamSpec]) -> list[str]:
+    """Modality names in published order, once each."""
+    return list(dict.fromkeys(s.modality for s in _ordered(specs)))
+
+
+def target_stream(config: ModelConfig, name: str) -> StreamSpec:
+    """The stream that is filled when ``name`` (modality or stream) is asked for."""
+    return _find(config, config.targets, name, "target", "predict")
+
+
+def input_stream(config: ModelConfig, name: str, kind: StreamKind | None = None) -> StreamSpec:
+    """The stream through which ``name`` (modality or stream) is given: pixels before tokens, or only of ``kind``."""
+    specs = [s for s in config.inputs if kind in (None, s.kind)]
+    return _find(config, sorted(specs, key=lambda s: s.kind is not StreamKind.PIXELS), name, "input", "read")
+
+
+def _find(config: ModelConfig, specs: Sequence[StreamSpec], name: str, role: str, verb: str) -> StreamSpec:
+    for spec in specs:
+        if name in (spec.modality, spec.name):
+            return spec
+    choices = modalities(specs)
+    if any(name in (s.modality, s.name) for s in config.streams):
+        raise GenerationError(f"This model cannot {verb} {name}. It can {verb} {', '.join(choices)}.")
+    raise UnknownNameError(role, name, [*choices, *(s.name for s in specs)])
+
+
+def _size(spec: StreamSpec) -> int | None:
+    digits = spec.name.partition("@")[2]
+    return int(digits) if digits.isdigit() else None
+
+
+def _same_size(a: StreamSpec, b: StreamSpec) -> bool:
+    return _size(a) == _size(b)

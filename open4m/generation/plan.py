@@ -1,0 +1,237 @@
+"""Plan: what generation is about to do – printable, editable, storable, runnable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from io import StringIO
+from typing import Any, Literal, cast
+
+from rich.console import Console
+from rich.table import Table
+
+from open4m.errors import GenerationError, UnknownNameError
+from open4m.generation.decoding import GridStep, Weights
+from open4m.generation.sampling import Sampler
+from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
+
+Scheme = Literal["maskgit", "roar", "autoregressive"]
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """How one target is generated.
+
+    Attributes:
+        modality: what users call it.
+        stream: the stream that is filled.
+        scheme: ``maskgit`` or ``roar`` for grids and sets, ``autoregressive`` for sequences.
+        tokens: number of positions; for sequences the most that are written.
+        steps: passes over a grid; 1 for sequences, which take a step per token.
+        token_schedule, temperature_schedule: see :mod:`open4m.generation.schedules`.
+        temperature, top_k, top_p: see :class:`~open4m.generation.sampling.Sampler`.
+        guidance: 1 = off; one weight for all ``conditions`` together, or stream → weight for several contrasts.
+        conditions: streams that a single guidance weight contrasts with their absence.
+        decode: ``expected`` turns a one-step prediction into a value through the mean code vector of every position,
+            which is closer to the truth than the likeliest code for everything that has a scale; ``tokens`` looks up
+            the drawn ids.
+    """
+
+    modality: str
+    stream: str
+    scheme: Scheme
+    tokens: int
+    steps: int = 1
+    token_schedule: str = "linear"
+    temperature: float = 1.0
+    temperature_schedule: str = "constant"
+    top_k: int | float = 0
+    top_p: float = 0.8
+    guidance: Weights = 1.0
+    conditions: tuple[str, ...] = ()
+    decode: Literal["tokens", "expected"] = "tokens"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", tuple(self.conditions))
+        check_temperature_schedule(self.temperature_schedule)
+        problem = self._problem()
+        if problem:
+            raise GenerationError(f"{self.modality}: {problem}")
+
+    def _problem(self) -> str | None:
+        if self.scheme not in ("maskgit", "roar", "autoregressive"):
+            return f"scheme {self.scheme!r} is unknown. Known: maskgit, roar, autoregressive."
+        if self.tokens < 1 or self.steps < 1:
+            return f"tokens and steps must be at least 1, not {self.tokens} and {self.steps}."
+        if self.temperature < 0 or not 0 <= self.top_p <= 1 or self.top_k < 0:
+            return "temperature and top_k must not be negative, and top_p must be in [0, 1]."
+        if self.is_sequence and self.steps != 1:
+            return "sequences have steps 1: they take one step per token."
+        if self.decode not in ("tokens", "expected"):
+            return f"decode {self.decode!r} is unknown. Known: tokens, expected."
+        if self.decode == "expected" and (self.is_sequence or self.steps != 1):
+            return "decode 'expected' is for one-step targets; use 'tokens'."
+        return None
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether it is written token by token."""
+        return self.scheme == "autoregressive"
+
+    @property
+    def sampler(self) -> Sampler:
+        """How ids are drawn in the first step."""
+        return Sampler(self.temperature, self.top_k, self.top_p)
+
+    def grid_steps(self, tokens: int) -> list[GridStep]:
+        """The steps that decide ``tokens`` open positions."""
+        name = "linear" if self.scheme == "roar" else self.token_schedule
+        counts = token_schedule(name, self.steps, tokens)
+        temperatures = temperature_schedule(self.temperature_schedule, self.temperature, counts)
+        return [
+            GridStep(count, replace(self.sampler, temperature=t)) for count, t in zip(counts, temperatures, strict=True)
+        ]
+
+    def views(self, known: Iterable[str]) -> int:
+        """Passes per step: 1, or more with guidance on streams that are ``known``."""
+        known = set(known)
+        if isinstance(self.guidance, Mapping):
+            present = len(known.intersection(self.guidance))
+            return 1 + present if present else 1
+        return 2 if self.guidance != 1.0 and known.intersection(self.conditions) else 1
+
+    @property
+    def guide(self) -> tuple[object, ...]:
+        """Equal for targets that are guided in the same way, so that they can share passes."""
+        weights = tuple(sorted(self.guidance.items())) if isinstance(self.guidance, Mapping) else self.guidance
+        return weights, self.conditions
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work per sample: passes of the whole encoder and of the decoder over a grid, and single-token decoder steps."""
+
+    encoder_passes: int
+    decoder_passes: int
+    token_steps: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.encoder_passes} encoder passes, {self.decoder_passes} decoder passes, "
+            f"at most {self.token_steps} single-token steps per sample"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What generation is about to do. Change it with :meth:`edit` or ``dataclasses.replace`` and hand it back.
+
+    Attributes:
+        model: name of the model it was made for.
+        inputs: streams that are given.
+        targets: in the order in which they are generated.
+        chained: each target also sees those before it; else all see the inputs only and are independent.
+        requested: modalities that were asked for (the others are generated on the way).
+        licences: of the weights in use.
+    """
+
+    model: str
+    inputs: tuple[str, ...]
+    targets: tuple[TargetPlan, ...]
+    chained: bool
+    requested: tuple[str, ...]
+    licences: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "targets", "requested", "licences"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        names = [t.modality for t in self.targets]
+        repeated = sorted({n for n in names if names.count(n) > 1})
+        if repeated:
+            raise GenerationError(f"A plan generates each modality once; repeated: {', '.join(repeated)}.")
+        missing = [n for n in self.requested if n not in names]
+        if missing:
+            raise GenerationError(f"The plan does not generate what is requested: {', '.join(missing)}.")
+
+    def __getitem__(self, modality: str) -> TargetPlan:
+        for target in self.targets:
+            if modality in (target.modality, target.stream):
+                return target
+        raise UnknownNameError("target of this plan", modality, [t.modality for t in self.targets])
+
+    def edit(self, modality: str, **changes: Any) -> Plan:
+        """The plan with some settings of one target changed."""
+        known = {f.name for f in fields(TargetPlan)}
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError("setting", name, known)
+        old = self[modality]
+        new = replace(old, **changes)
+        return replace(self, targets=tuple(new if t is old else t for t in self.targets))
+
+    @property
+    def cost(self) -> Cost:
+        """Estimate of the work per sample."""
+        encoder = decoder = steps = 0
+        known, groups = list(self.inputs), set()
+        for target in self.targets:
+            views = target.views(known)
+            if target.is_sequence:
+                encoder, steps = encoder + views, steps + views * (target.tokens - 1)
+            elif self.chained or target.steps > 1:
+                encoder, decoder = encoder + views * target.steps, decoder + views * target.steps
+            elif target.guide not in groups:
+                groups.add(target.guide)
+                encoder, decoder = encoder + views, decoder + views
+            if self.chained:
+                known.append(target.stream)
+        return Cost(encoder, decoder, steps)
+
+    # -- on paper -------------------------------------------------------------------------------------------------
+    def table(self) -> Table:
+        """For a terminal."""
+        table = Table(title=f"{self.model}: {', '.join(self.inputs) or 'nothing'} → {', '.join(self.requested)}")
+        for column in ("target", "stream", "scheme", "steps", "tokens", "temperature", "top-p", "guidance", "decode"):
+            table.add_column(column)
+        for t in self.targets:
+            schedule = "" if t.temperature_schedule == "constant" else f" {t.temperature_schedule}"
+            steps = "per token" if t.is_sequence else str(t.steps)
+            name = t.modality if t.modality in self.requested else f"({t.modality})"
+            table.add_row(
+                *(name, t.stream, t.scheme, steps, str(t.tokens), f"{t.temperature:g}{schedule}", f"{t.top_p:g}"),
+                *(_guidance_text(t), t.decode),
+            )
+        order = "chained: each target sees those above it" if self.chained else "independent: all see the inputs only"
+        table.caption = "\n".join([order, str(self.cost), *self.licences])
+        return table
+
+    def __str__(self) -> str:
+        out = StringIO()
+        Console(file=out, width=160, no_color=True).print(self.table())
+        return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Inverse of :meth:`to_dict`, also after JSON; unknown or missing keys raise :class:`GenerationError`."""
+        content = dict(values)
+        version = content.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise GenerationError(f"This plan has format_version {version!r}; known is {FORMAT_VERSION}.")
+        try:
+            targets = tuple(TargetPlan(**target) for target in cast(Sequence[Mapping[str, Any]], content["targets"]))
+            return cls(**(content | {"targets": targets}))
+        except (TypeError, KeyError) as error:
+            raise GenerationError(f"This is not a plan: {error}. Was it written by another version?") from error
+
+
+def _guidance_text(target: TargetPlan) -> str:
+    if isinstance(target.guidance, Mapping):
+        return ", ".join(f"{weight:g} {name}" for name, weight in target.guidance.items())
+    if target.guidance == 1.0:
+        return "–"
+    return f"{target.guidance:g} on {', '.join(target.conditions)}"
