@@ -80,9 +80,9 @@ def model_config(values: Mapping[str, Any], source: str) -> ModelConfig:
     if not is_published(values):
         raise CheckpointError(f"{source}: domains_in and domains_out must name the streams of the model.")
     image_size, patch_size = resolution(values)
-    streams = published_streams(values["domains_in"], values["domains_out"], image_size, patch_size, source)
     shape: dict[str, Any] = {key: values.get(key, default) for key, default in _FIELDS.items()}
     try:
+        streams = published_streams(values["domains_in"], values["domains_out"], image_size, patch_size, source)
         act: Any = str(values.get("act_layer", "GELU")).lower()
         return ModelConfig(streams=streams, act=act, tied_output=False, **shape)
     except (TypeError, ValueError) as error:

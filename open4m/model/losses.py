@@ -47,12 +47,14 @@ def masked_loss(
         stream_weights: weight of each stream in ``mod`` (1 where not named).
 
     Raises:
-        ValueError: weights given with ``token``, or for streams that are no targets.
+        ValueError: weights given with ``token``, or weights or predictions for streams that are no targets.
     """
     weights = dict.fromkeys(target_streams, 1.0) | dict(stream_weights or {})
-    unknown = set(weights) - set(target_streams)
-    if unknown or (stream_weights and reduction == "token"):
-        raise ValueError(f"stream_weights: {sorted(unknown)} are no targets" if unknown else "no weights with 'token'")
+    unknown = {*weights, *(p.stream for p in predictions)} - set(target_streams)
+    if unknown:
+        raise ValueError(f"{sorted(unknown)} are not among the target streams {list(target_streams)}")
+    if stream_weights and reduction == "token":
+        raise ValueError("stream_weights go with the reduction 'mod', not with 'token'")
     entropies = {p.stream: F.cross_entropy(p.logits.float(), p.labels) for p in predictions}
     if reduction == "token":
         weights = {p.stream: float(p.logits.numel()) for p in predictions}

@@ -200,7 +200,7 @@ class FourM(nn.Module):
     def _known(self, index: int, allowed: bool, role: str) -> StreamSpec:
         spec = self.config.streams[index]
         if not allowed:
-            raise DataError(f"{spec.name} is not an {role} stream of this model; its role is fixed by the config.")
+            raise DataError(f"{spec.name} is no {role} of this model; the roles of streams are fixed by its config.")
         return spec
 
     # -- weights ------------------------------------------------------------------------------------------------
@@ -249,16 +249,14 @@ class FourM(nn.Module):
     def load_weights(
         self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> None:
-        """Take over all weights (keys of ``state_dict``) and mark the model as trained.
+        """Copy all weights (keys of ``state_dict``) and mark the model as trained.
 
         Works on a real or meta model. Raises :class:`CheckpointError` that lists missing, unexpected and mis-shaped
         keys; nothing is ever left at its random initialisation. ``dtype`` None keeps the stored one.
         """
         check_weights(weights, {k: tuple(v.shape) for k, v in self.state_dict().items()})
-        moved = {k: v.to(device=device, dtype=dtype or v.dtype) for k, v in weights.items()}
-        self.load_state_dict(moved, strict=True, assign=True)
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
+        copies = {k: v.detach().to(device, dtype or v.dtype, copy=True) for k, v in weights.items()}
+        self.load_state_dict(copies, strict=True, assign=True)
         self._reset_buffers(device)
         self.trained = True
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from conftest import golden
+from reference_batch import read_mod_dict, token_batch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,8 +20,6 @@ from open4m.model import FourM, ModelConfig, StreamPrediction, masked_loss
 from open4m.model.attention import target_mask
 from open4m.model.embeddings import group_rows
 from open4m.tokenizers.io import header_config
-from conftest import golden
-from reference_batch import read_mod_dict, token_batch
 
 CASES = ("fm_mod21_swiglu", "fm_qknorm", "fm_gelu_bias")
 

@@ -1,0 +1,103 @@
+"""Every key and shape of the published sizes, on the meta device."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from conftest import golden
+
+from open4m.errors import CheckpointError
+from open4m.hub.published import from_published, model_config, published_config, to_published
+from open4m.model import FourM
+from open4m.model.transformer import check_weights
+
+SIZES = [f"fm_4m-{family}_{size}" for family in (7, 21) for size in ("B", "L", "XL")]
+
+
+@pytest.fixture(params=SIZES)
+def layout(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return json.loads(golden(f"published_layouts/{request.param}.json").read_text())
+
+
+def test_layout(layout: dict[str, Any]) -> None:
+    config = model_config(layout["config"], "layout")
+    with torch.device("meta"):
+        model = FourM(config)
+    published = to_published(model.state_dict(), config)
+    found = {key: list(value.shape) for key, value in published.items()}
+    assert found == {key: shape for key, shape, _ in layout["state_dict"]}
+    assert sum(p.numel() for p in model.parameters()) == layout["parameters"]
+    embeddings = ("modality_", "encoder_tables", "decoder_tables", "encoder_emb", "decoder_emb", "heads")
+    trunk = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(embeddings))
+    assert trunk == layout["parameters_trunk"]
+    assert published_config(config, 224, 16) == layout["config"] | {"mlp_ratio": 4}
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_one_of_a_shared_pair_is_enough(side: str) -> None:
+    layout = json.loads(golden("published_layouts/fm_4m-7_B.json").read_text())
+    config = model_config(layout["config"], "layout")
+    dropped = {pair[0 if side == "encoder" else 1] for pair in layout["shared"]}
+    trunk = {k: torch.zeros(s) for k, s, _ in layout["state_dict"] if k not in dropped and k.endswith("mod_emb")}
+    names = {f"modality_embeddings.{name}" for name in config.names}
+    assert set(from_published(trunk, config)) == names
+
+
+def test_copies_that_differ_are_refused() -> None:
+    config = small_config()
+    copies = {f"{side}_embeddings.caption.mod_emb": torch.full((1, 1, 8), v) for side, v in SIDES}
+    with pytest.raises(CheckpointError, match="differs from its copy"):
+        from_published(copies, config)
+
+
+SIDES = (("encoder", 1.0), ("decoder", 2.0))
+PUBLISHED = {
+    "domains_in": ["rgb@224", "caption", "tok_depth@224"],
+    "domains_out": ["caption", "tok_depth@224"],
+    "dim": 8,
+    "encoder_depth": 1,
+    "decoder_depth": 1,
+    "num_heads": 2,
+    "norm_bias": False,
+}
+
+
+def small_config() -> Any:
+    return model_config(PUBLISHED, "test")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encoder_norm.bias", torch.ones(8), "norms have no bias"),
+        ("encoder_embeddings.tok_depth@224.pos_emb", torch.zeros(1, 196, 8), "sine-cosine table"),
+        ("encoder_embeddings.tok_depth@224.pos_emb", torch.zeros(1, 64, 8), "sine-cosine table"),
+    ],
+)
+def test_constants_are_checked(key: str, value: torch.Tensor, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        from_published({key: value}, small_config())
+
+
+def test_unknown_keys_reach_the_strict_loader() -> None:
+    weights = from_published({"surprise": torch.zeros(1)}, small_config())
+    with pytest.raises(CheckpointError, match="unexpected surprise"):
+        check_weights(weights, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "unknown keys colour"),
+        ({"num_register_tokens": 4}, "num_register_tokens = 4 is not supported"),
+        ({"domains_in": ["tok_dept@224"]}, "Did you mean 'tok_depth@224'"),
+        ({"domains_out": ["rgb@224"]}, "rgb@224"),
+        ({"act_layer": "ReLU"}, "act must be"),
+    ],
+)
+def test_configurations_that_cannot_be(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        model_config(PUBLISHED | change, "test")
