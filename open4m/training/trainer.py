@@ -41,10 +41,11 @@ from open4m.training.optimizer import (
     schedule,
 )
 
+Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
 
 
-class Task(ABC, Generic[Batch]):
+class Task(ABC, Generic[Model, Batch]):
     """What is trained, on what, and how it is judged.
 
     Attributes:
@@ -52,7 +53,7 @@ class Task(ABC, Generic[Batch]):
         samples_per_step: samples of a step over all processes, for the displayed rate.
     """
 
-    model: nn.Module
+    model: Model
     samples_per_step: int
 
     @abstractmethod
@@ -167,7 +168,7 @@ class Trainer:
 
     def __init__(
         self,
-        task: Task[Any],
+        task: Task[Any, Any],
         settings: TrainSettings,
         out: str | Path,
         world: World | None = None,

@@ -38,13 +38,13 @@ class ToyModel(nn.Module):
         return self.norm(self.linear(x + noise * torch.randn_like(x)))
 
 
-class ToyTask(Task[tuple[Tensor, Tensor]]):
+class ToyTask(Task[ToyModel, tuple[Tensor, Tensor]]):
     """Regress a fixed linear map. Steps in ``broken`` have batches that are not finite."""
 
     samples_per_step = BATCH
 
     def __init__(self, broken: frozenset[int] = frozenset(), noise: float = 0.1, name: str = "toy") -> None:
-        self.model: ToyModel = ToyModel()
+        self.model = ToyModel()
         self.broken, self.noise, self.name = broken, noise, name
         self.on_step: Callable[[int], None] = lambda step: None  # noqa: ARG005
 

@@ -1,0 +1,63 @@
+"""A small data set in the published layout, made of boxes and ramps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from open4m.data.shards import ShardWriter
+from open4m.modalities.human_poses import Person
+from open4m.modalities.registry import get_modality
+
+SIZE = 32
+COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 220)}
+
+
+def picture(seed: int) -> Mapping[str, Any]:
+    """One scene: a coloured box before a ramp of depth; values by modality."""
+    rng = np.random.default_rng(seed)
+    y, x = rng.integers(2, SIZE - 16, 2)
+    colour = list(COLOURS)[int(rng.integers(3))]
+    rgb = np.full((SIZE, SIZE, 3), rng.integers(90, 200), dtype=np.uint8)
+    depth = np.tile(np.linspace(6, 2, SIZE, dtype=np.float32)[:, None], (1, SIZE))
+    classes = np.full((SIZE, SIZE), 120, dtype=np.uint8)
+    box = (slice(y, y + 14), slice(x, x + 14))
+    rgb[box], depth[box], classes[box] = COLOURS[colour], 1.5, 57
+    rotations = np.tile(np.eye(3, dtype=np.float32), (23, 1, 1))
+    person = Person(
+        np.array([0.1, 0.2, 0.5, 0.9]), np.eye(3, dtype=np.float32), rotations, np.zeros(10), np.array([0.9, 0.0, 0.1])
+    )
+    return {
+        "rgb": rgb,
+        "depth": depth,
+        "semseg": classes,
+        "caption": f"a {colour} box before a grey wall",
+        "dinov2_global": rng.normal(size=12).astype(np.float32),
+        "human_poses": [person] * (seed % 3),
+    }
+
+
+def write_split(root: Path, split: str, count: int, offset: int = 0) -> None:
+    names = list(picture(0))
+    with ShardWriter(root, split, names, shard_size=10) as writer:
+        for i in range(offset, offset + count):
+            files = {}
+            for name, value in picture(i).items():
+                modality = get_modality(name)
+                files[name] = (modality.extensions[0], modality.encode(value))
+            files["caption"] = ("json", json.dumps([picture(i)["caption"]]).encode())
+            writer.write(f"{i:05d}", files)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``train`` (24 samples) and ``val`` (8)."""
+    root = tmp_path_factory.mktemp("data")
+    write_split(root, "train", 24)
+    write_split(root, "val", 8, offset=100)
+    return root
