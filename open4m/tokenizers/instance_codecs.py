@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from open4m.errors import ModalityError
 from open4m.modalities.human_poses import Person
 from open4m.modalities.sam_instance import Instance
 from open4m.tokenizers.vqvae import VQVAE
@@ -29,13 +28,8 @@ def pose_vectors(people: Sequence[Person]) -> Tensor:
 
 
 def mask_images(instances: Sequence[Instance]) -> Tensor:
-    """Input of the mask tokenizer: (n, 1, 64, 64) float32 in [0, 1]; every mask must be rasterised."""
-    for number, instance in enumerate(instances):
-        if instance.mask is None:
-            raise ModalityError(
-                "sam_instance", f"instance {number}", "it has no 64×64 mask.", "Rasterise its polygon first."
-            )
-    rows = [np.asarray(i.mask, dtype=np.float32).reshape(1, MASK_SIDE, MASK_SIDE) for i in instances]
+    """Input of the mask tokenizer: (n, 1, 64, 64) float32 in [0, 1]; outlines without a mask are filled."""
+    rows = [i.box_mask()[None].astype(np.float32) for i in instances]
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, 1, MASK_SIDE, MASK_SIDE)
 
 
