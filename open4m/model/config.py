@@ -27,6 +27,8 @@ class ModelConfig:
         qkv_bias, proj_bias, mlp_bias, norm_bias: which layers have a bias.
         qk_norm: LayerNorm over the head dimension of queries and keys.
         tied_output: the output head of a stream is the decoder's token table.
+        tied_input: *own*. The encoder reads ids from the decoder's token tables too, where there is one of the name:
+            half the parameters of small models are tables. False = as published.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -43,6 +45,7 @@ class ModelConfig:
     norm_bias: bool = False
     qk_norm: bool = False
     tied_output: bool = True
+    tied_input: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", tuple(self.streams))

@@ -96,7 +96,8 @@ class FourM(nn.Module):
         self.modality_embeddings = nn.ParameterDict(
             {s.name: nn.Parameter(torch.empty(dim)) for s in config.streams if s.is_input or s.is_target}
         )
-        self.encoder_tables = _tables(config.inputs, dim)
+        tied = {spec.table for spec in config.targets} if config.tied_input else set()
+        self.encoder_tables = _tables(tuple(s for s in config.inputs if s.table not in tied), dim)
         self.decoder_tables = _tables(config.targets, dim)
         self.encoder_embeddings = nn.ModuleDict({s.name: input_embedding(s, dim) for s in config.inputs})
         self.decoder_embeddings = nn.ModuleDict({s.name: TargetEmbedding(s, dim) for s in config.targets})
@@ -174,7 +175,8 @@ class FourM(nn.Module):
             if isinstance(embedding, DenseInput):
                 content = embedding.content(inputs, rows)
             else:
-                content = self.encoder_tables[spec.table](token[rows])
+                tables = self.encoder_tables if spec.table in self.encoder_tables else self.decoder_tables
+                content = tables[spec.table](token[rows])
             contents.append((rows, content))
             places.append((rows, embedding.place(position[rows]) + self.modality_embeddings[spec.name]))
         return self._scatter(contents, inputs.stream), self._scatter(places, inputs.stream)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import STREAMS, random_batch, take, tiny_model
 
-from open4m.batch import TokenBatch
+from open4m.batch import TokenBatch, TokenTargets
 from open4m.errors import CheckpointError, DataError, UnknownNameError
-from open4m.model import FourM
+from open4m.model import FourM, masked_loss
 from open4m.model.embeddings import group_rows, scatter_rows
 
 
@@ -107,6 +107,37 @@ def test_sequences_are_causal_and_grids_ignore_ids() -> None:
     assert not torch.allclose(hidden[0][later], hidden[1][later])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True}])
+def test_decoding_step_by_step_equals_decoding_at_once(changes: dict[str, object]) -> None:
+    model, inputs = tiny_model(**changes), random_batch(7, [6, 2, 4], [4, 4, 4]).inputs
+    position = torch.arange(7).expand(3, 7)
+    ids = torch.randint(1, 20, (3, 7), generator=torch.Generator().manual_seed(0))
+    stream = torch.full_like(position, model.config.index("caption"))
+    targets = TokenTargets(stream, position, ids, ids, position, torch.ones_like(position, dtype=torch.bool))
+    encoded = model.encode(inputs)
+    expected = model.decode(targets, encoded)
+    cache = model.start_decoding(encoded)
+    for i in range(7):
+        if i == 4:  # one row is finished
+            cache, expected = cache.take(torch.tensor([0, 2])), expected[[0, 2]]
+            targets = TokenTargets(*(getattr(targets, f.name)[[0, 2]] for f in fields(targets)))
+        step = TokenTargets(*(getattr(targets, f.name)[:, i : i + 1] for f in fields(targets)))
+        torch.testing.assert_close(model.decode_next(step, cache)[:, 0], expected[:, i], atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_in_bf16_point_the_same_way() -> None:
+    model, batch = tiny_model(dim=32), random_batch(0, [9, 4], [20, 15])
+    names = [spec.name for spec in model.config.targets]
+    gradients = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            masked_loss(model(batch), names).total.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.995
+
+
 def test_target_positions_beyond_the_published_limit_count_as_zero() -> None:
     embedding = tiny_model().decoder_embeddings["det"]
     place = embedding.place(torch.tensor([0, 3, 4, 9]))  # type: ignore[operator]
@@ -174,6 +205,16 @@ def test_every_parameter_has_one_name_and_is_used() -> None:
     for prediction in model(random_batch(0, [50, 50], [40, 40])):
         prediction.logits.square().mean().backward(retain_graph=True)
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_tied_inputs_are_read_from_the_decoders_tables() -> None:
+    model, batch = tiny_model(tied_input=True), random_batch(0, [50, 50], [40, 40])
+    tables = {name for name in model.state_dict() if "_tables." in name}
+    assert tables and all(name.startswith("decoder_tables.") for name in tables)
+    before = model.encode(batch.inputs).states
+    with torch.no_grad():
+        model.decoder_tables["text"].weight.mul_(2)  # type: ignore[operator,union-attr]
+    assert not torch.equal(before, model.encode(batch.inputs).states)
 
 
 def test_initialisation_is_a_function_of_the_seed() -> None:
