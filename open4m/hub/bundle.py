@@ -28,6 +28,7 @@ from open4m.tokenizers.vqvae import VQVAE
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TEXT, CARD = "config.json", "model.safetensors", "text_tokenizer.json", "README.md"
+PUBLISHED_TEXT = "text_tokenizer_4m_wordpiece_30k.json"
 PREPROCESSING: dict[str, Any] = {
     "crop": "centre square",
     "resize": "bicubic",
@@ -201,7 +202,10 @@ def load_bundle(name: str | Path, dtype: torch.dtype = torch.float32, device: to
 
 
 def _load_published(folder: Path, values: dict[str, Any], dtype: torch.dtype, device: torch.device | str) -> Bundle:
-    """A folder as on the hub: transformer only; its tokenizers are fetched by name when they are needed."""
+    """A folder as on the hub: transformer only.
+
+    Its tokenizers are looked for beside it (same folder names as on the hub) and fetched when they are needed.
+    """
     config = model_config(values, str(folder / CONFIG))
     model = _build(config, from_published(_read_weights(folder), config), device, dtype)
     image_size, patch_size = resolution(values)
@@ -217,7 +221,12 @@ def _load_published(folder: Path, values: dict[str, Any], dtype: torch.dtype, de
         licence_url=SAMPLE_CODE_LICENCE,
         provenance={"folder": str(folder)},
     )
-    return Bundle(info, model, TokenizerFolders(names.values(), resolve, device, dtype), _read_text(folder))
+
+    def locate(tokenizer: str) -> Path:
+        beside = folder.parent / tokenizer.rpartition("/")[2]
+        return beside if beside.is_dir() else resolve(tokenizer)
+
+    return Bundle(info, model, TokenizerFolders(names.values(), locate, device, dtype), _read_text(folder))
 
 
 def _build(config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype) -> FourM:
@@ -284,4 +293,7 @@ def _require_finite(weights: Mapping[str, Tensor], source: str) -> None:
 
 
 def _read_text(folder: Path) -> TextTokenizer | None:
-    return TextTokenizer.load(folder / TEXT) if (folder / TEXT).is_file() else None
+    for name in (TEXT, PUBLISHED_TEXT):
+        if (folder / name).is_file():
+            return TextTokenizer.load(folder / name)
+    return None

@@ -110,21 +110,20 @@ def resolve(name: str | Path, download: Callable[..., str] | None = None) -> Pat
     """Folder of a model or tokenizer.
 
     Args:
-        name: a local folder, a bundle of the package (``scenes-tiny``), or a hub id: ``4M-21_B``,
-            ``EPFL-VILAB/4M-21_B``, and with a pinned revision ``EPFL-VILAB/4M-21_B@<commit>``.
+        name: a bundle of the package (``scenes-tiny``), a local folder, or a hub id: ``4M-21_B``,
+            ``EPFL-VILAB/4M-21_B``, and with a pinned revision ``EPFL-VILAB/4M-21_B@<commit>``; in this order.
         download: how to fetch a hub id; default ``huggingface_hub.snapshot_download``.
 
     Raises:
         UnknownNameError: nothing of that name; the nearest ones are suggested.
         CheckpointError: it exists in the catalogue but could not be fetched.
     """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
+    if isinstance(name, str) and (ASSETS / name / "config.json").is_file():
+        return ASSETS / name
+    if Path(name).is_dir():
+        return Path(name)
     if isinstance(name, Path):
         raise CheckpointError(f"{name}: there is no such folder. Check the path.")
-    if (ASSETS / name / "config.json").is_file():
-        return ASSETS / name
     repository, _, revision = name.partition("@")
     if f"{OWNER}/{repository}" in CATALOGUE:
         repository = f"{OWNER}/{repository}"

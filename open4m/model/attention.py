@@ -155,16 +155,13 @@ class CrossAttention(QueryKeyNorm):
         self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
         self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
 
-    def project_context(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) → keys and values (B, H, N, K); the same for all queries, so they can be kept."""
+    def project(self, context: Tensor) -> KeyValues:
+        """(B, N, D) → keys and values; the same for all queries, so they can be kept."""
         k, v = split_heads(self.kv(context), self.heads, 2)
-        return self.k_norm(k).to(v.dtype), v
+        return KeyValues(self.k_norm(k).to(v.dtype), v)
 
-    def attend_to(self, x: Tensor, keys: Tensor, values: Tensor, mask: Mask | None) -> Tensor:
-        """(B, M, D) → (B, M, D), with the result of :meth:`project_context`."""
+    def forward(self, x: Tensor, context: KeyValues, mask: Mask | None) -> Tensor:
+        """x (B, M, D) and a projected context → (B, M, D)."""
         (q,) = split_heads(self.q(x), self.heads, 1)
-        return self.proj(merge_heads(attend(self.q_norm(q).to(values.dtype), keys, values, mask)))
-
-    def forward(self, x: Tensor, context: Tensor, mask: Mask | None) -> Tensor:
-        """x (B, M, D), context (B, N, D) → (B, M, D)."""
-        return self.attend_to(x, *self.project_context(context), mask)
+        q = self.q_norm(q).to(context.values.dtype)
+        return self.proj(merge_heads(attend(q, context.keys, context.values, mask)))

@@ -85,8 +85,8 @@ class DecoderBlock(nn.Module):
         return self._finish(y + self.self_attn.step(self.norm1(y), cache.past), cache.context, context_mask)
 
     def _project(self, context: Tensor) -> KeyValues:
-        return KeyValues(*self.cross_attn.project_context(self.context_norm(context)))
+        return self.cross_attn.project(self.context_norm(context))
 
     def _finish(self, y: Tensor, context: KeyValues, mask: Mask | None) -> Tensor:
-        y = y + self.cross_attn.attend_to(self.query_norm(y), context.keys, context.values, mask)
+        y = y + self.cross_attn(self.query_norm(y), context, mask)
         return y + self.mlp(self.norm2(y))

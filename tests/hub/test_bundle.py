@@ -17,6 +17,7 @@ from open4m.hub.published import published_config, to_published
 from open4m.modalities.registry import get_modality
 from open4m.model import FourM, ModelConfig
 from open4m.tokenizers.config import TokenizerConfig
+from open4m.tokenizers.io import save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
 from open4m.tokenizers.vqvae import VQVAE
 
@@ -198,6 +199,10 @@ def test_missing_and_damaged_files(saved: tuple[Bundle, Path], tmp_path: Path) -
 
 
 def test_published_folders_load_in_the_same_way(tmp_path: Path) -> None:
+    beside = tmp_path / "4M_tokenizers_depth_8k_224-448"
+    save_tokenizer(depth_tokenizer(), beside)
+    tmp_path = tmp_path / "4M-tiny"
+    tmp_path.mkdir()
     specs = [*get_modality("rgb").streams(224, 16), *get_modality("depth").streams(224, 16)]
     config = ModelConfig(tuple(specs), dim=8, encoder_depth=1, decoder_depth=1, num_heads=2, tied_output=False)
     model = FourM(config)
@@ -208,6 +213,7 @@ def test_published_folders_load_in_the_same_way(tmp_path: Path) -> None:
     assert loaded.model.config == config
     assert loaded.model.trained
     assert loaded.info.licence == "non-commercial"
+    assert loaded.tokenizer("tok_depth@224").config == depth_tokenizer().config
     assert loaded.info.stream_tokenizers["tok_depth@224"] == "EPFL-VILAB/4M_tokenizers_depth_8k_224-448"
     expected = model.state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in loaded.model.state_dict().items())

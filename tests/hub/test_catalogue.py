@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from open4m.errors import CheckpointError, UnknownNameError
-from open4m.hub import list_models, resolve
+from open4m.hub import catalogue, list_models, resolve
 from open4m.hub.catalogue import CATALOGUE, published_tokenizer
 
 
@@ -41,6 +42,21 @@ def test_local_folders(tmp_path: Path) -> None:
     assert resolve(str(tmp_path)) == tmp_path
     with pytest.raises(CheckpointError, match="no such folder"):
         resolve(tmp_path / "missing")
+
+
+def test_bundles_of_the_package_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets = tmp_path / "assets"
+    (assets / "scenes-small").mkdir(parents=True)
+    config = {"licence": "Apache-2.0", "licence_url": "https://example.org", "description": "rooms"}
+    (assets / "scenes-small" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(catalogue, "ASSETS", assets)
+    (tmp_path / "scenes-small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("scenes-small") == assets / "scenes-small"
+    first = list_models()[0]
+    assert (first.name, first.licence, first.description) == ("scenes-small", "Apache-2.0", "rooms")
+    with pytest.raises(UnknownNameError, match="Did you mean 'scenes-small'"):
+        resolve("scene-small", download=refuse)
 
 
 @pytest.mark.parametrize(
