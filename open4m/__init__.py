@@ -1,0 +1,36 @@
+"""open4m: any-to-any vision. One transformer predicts any of 21 kinds of vision data from any subset of the others.
+
+>>> import open4m
+>>> model = open4m.load("scenes-tiny")
+>>> out = model.generate({"rgb": "photo.jpg"}, ["depth", "caption"], seed=0)
+>>> out["depth"].image; out["caption"].value; out.save("out/")
+
+The names below are imported when they are first used, so that ``import open4m`` is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from open4m.generation import AnyToAny, Plan, Result, TargetPlan, Tokens, load
+    from open4m.hub.catalogue import list_models
+
+__version__ = "0.1.0"
+
+__all__ = ["AnyToAny", "Plan", "Result", "TargetPlan", "Tokens", "__version__", "list_models", "load"]
+
+_HOME = dict.fromkeys(("AnyToAny", "Plan", "Result", "TargetPlan", "Tokens", "load"), "open4m.generation") | {
+    "list_models": "open4m.hub.catalogue"
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'open4m' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

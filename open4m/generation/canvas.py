@@ -113,6 +113,10 @@ class Canvas:
             return self
         return self.with_sequences(name, [[FIRST_SPAN]] * self.batch)
 
+    def adopt(self, name: str, other: Canvas) -> Canvas:
+        """Take over one stream from another canvas of the same samples."""
+        return self._with(name, other.tracks[name])
+
     # -- asking ---------------------------------------------------------------------------------------------------
     def spec(self, name: str, kind: StreamKind | None = None) -> StreamSpec:
         """The stream called ``name``; an error if it is unknown or not of ``kind``."""

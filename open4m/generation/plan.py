@@ -104,8 +104,9 @@ class TargetPlan:
     @property
     def guide(self) -> tuple[object, ...]:
         """Equal for targets that are guided in the same way, so that they can share passes."""
-        weights = tuple(sorted(self.guidance.items())) if isinstance(self.guidance, Mapping) else self.guidance
-        return weights, self.conditions
+        if isinstance(self.guidance, Mapping):
+            return tuple(sorted(self.guidance.items()))
+        return () if self.guidance == 1.0 else (self.guidance, self.conditions)
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Plan:
             raise GenerationError(f"This plan has format_version {version!r}; known is {FORMAT_VERSION}.")
         try:
             targets = tuple(TargetPlan(**target) for target in cast(Sequence[Mapping[str, Any]], content["targets"]))
-            return cls(**(content | {"targets": targets}))
+            return cls(**{**content, "targets": cast(Any, targets)})
         except (TypeError, KeyError) as error:
             raise GenerationError(f"This is not a plan: {error}. Was it written by another version?") from error
 

@@ -1,0 +1,153 @@
+"""Running a plan on a canvas: which targets share passes, and who sees whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from open4m.generation.canvas import Canvas
+from open4m.generation.decoding import SequenceJob, Views, draw, fill_grid, predict, write_sequences
+from open4m.generation.plan import Plan, TargetPlan
+from open4m.model import FourM
+from open4m.tokenizers.text import TextTokenizer
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)`` after every finished target."""
+
+
+@dataclass
+class Outcome:
+    """What running a plan gave.
+
+    Attributes:
+        canvas: inputs and all targets.
+        probabilities: (B, L, K) on the CPU, by stream, where the plan decodes expected values.
+    """
+
+    canvas: Canvas
+    probabilities: dict[str, Tensor] = field(default_factory=dict)
+
+
+def run(
+    plan: Plan,
+    canvas: Canvas,
+    model: FourM,
+    seeds: Sequence[int],
+    text: TextTokenizer | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Generate the plan's targets.
+
+    A target's random draws depend on its stream and the sample's seed only, so an independent target comes out the
+    same in every company (up to rounding), and every sample the same in every batch.
+
+    Args:
+        plan: see :class:`Plan`. Chained: one target after the other, each on the canvas that the last one left.
+            Independent: every target on ``canvas``; one-step targets that are guided alike share one encoder and one
+            decoder pass, all sequences are rows of one batch.
+        canvas: the inputs of B samples.
+        model: a trained model.
+        seeds: one per sample.
+        text: merges generated spans into their sequence; needed for sequence targets.
+        progress: told about finished targets.
+    """
+    runner = _Runner(model, seeds, text)
+    done = 0
+    outcome = Outcome(canvas)
+    for group in [[t] for t in plan.targets] if plan.chained else _companies(plan.targets):
+        part = runner.targets(group, outcome.canvas if plan.chained else canvas)
+        for target in group:
+            outcome.canvas = outcome.canvas.adopt(target.stream, part.canvas)
+            done += 1
+            if progress is not None:
+                progress(target.modality, done, len(plan.targets))
+        outcome.probabilities |= part.probabilities
+    return outcome
+
+
+def _companies(targets: Iterable[TargetPlan]) -> list[list[TargetPlan]]:
+    """Independent targets that are generated together."""
+
+    def company(numbered: tuple[int, TargetPlan]) -> str:
+        number, target = numbered
+        if not target.is_sequence and target.steps > 1:
+            return f"alone {number:6}"
+        return f"{target.is_sequence} {target.guide}"
+
+    ordered = sorted(enumerate(targets), key=company)
+    groups = [list(group) for _, group in groupby(ordered, key=company)]
+    return [[target for _, target in group] for group in sorted(groups, key=lambda group: group[0][0])]
+
+
+@dataclass(frozen=True)
+class _Runner:
+    model: FourM
+    seeds: Sequence[int]
+    text: TextTokenizer | None
+
+    def targets(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
+        """Targets that share their passes."""
+        if group[0].is_sequence:
+            return Outcome(self.sequences(group, canvas))
+        if group[0].steps > 1:
+            return Outcome(self.grid(group[0], canvas))
+        return self.grids_at_once(group, canvas)
+
+    def grid(self, target: TargetPlan, canvas: Canvas) -> Canvas:
+        """A grid target in several steps."""
+        steps = target.grid_steps(canvas.open_positions(target.stream).shape[1])
+        scheme = "maskgit" if target.scheme == "maskgit" else "roar"
+
+        def guide(state: Canvas) -> Views:
+            return Views.of(state, target.guidance, target.conditions)
+
+        return fill_grid(self.model, canvas, target.stream, scheme, steps, guide, self.seeds)
+
+    def grids_at_once(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
+        """One-step grid targets that are guided alike: one encoder and one decoder pass for all of them."""
+        requests = {target.stream: canvas.open_positions(target.stream) for target in group}
+        views = Views.of(canvas, group[0].guidance, group[0].conditions)
+        logits = predict(self.model, views, requests)
+        outcome = Outcome(canvas)
+        for target in group:
+            name, positions = target.stream, requests[target.stream]
+            ids, _ = draw(
+                logits[name], target.grid_steps(positions.shape[1])[0].sampler, self.seeds, name, 0, positions
+            )
+            complete = positions.shape[1] == canvas.spec(name).max_tokens
+            outcome.canvas = outcome.canvas.fix(name, positions, ids)
+            if target.decode == "expected" and complete:
+                outcome.probabilities[name] = logits[name].softmax(dim=-1).cpu()
+        return outcome
+
+    def sequences(self, group: list[TargetPlan], canvas: Canvas) -> Canvas:
+        """Sequence targets that are guided alike, each with its own missing span in the encoder's view."""
+        opened = {target.stream: canvas.opened(target.stream) for target in group}
+        jobs = [
+            SequenceJob(
+                target.stream,
+                Views.of(opened[target.stream], target.guidance, target.conditions),
+                target.sampler,
+                target.tokens - 1,
+            )
+            for target in group
+        ]
+        assert self.text is not None
+        for target, written in zip(group, write_sequences(self.model, jobs, self.seeds), strict=True):
+            start = opened[target.stream]
+            merged = [self.text.merge_spans(start.sequence(target.stream, row), ids) for row, ids in enumerate(written)]
+            canvas = canvas.with_sequences(target.stream, merged)
+        return canvas
+
+
+def pooled_features(model: FourM, canvas: Canvas) -> Tensor:
+    """(B, D) float32 on the CPU: mean of the encoder's final states over everything that is visible."""
+    with torch.inference_mode():
+        encoded = model.encode(canvas.inputs(model.mask_token.device))
+        weights = encoded.valid.unsqueeze(-1).float()
+        mean = (encoded.states.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
+    return mean.cpu()

@@ -1,0 +1,215 @@
+"""Inputs: from whatever users give – files, pictures, values, ids – to a canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from open4m.errors import GenerationError, ModalityError
+from open4m.generation.canvas import Canvas
+from open4m.generation.codecs import Codecs
+from open4m.generation.defaults import input_stream
+from open4m.hub.bundle import Bundle
+from open4m.modalities.base import Modality
+from open4m.modalities.features import FeatureMap
+from open4m.modalities.registry import get_modality
+from open4m.modalities.rgb import Rgb
+from open4m.modalities.view import View
+from open4m.streams import StreamKind, StreamSpec
+
+_LISTS = ("det", "human_poses", "sam_instance")
+"""Modalities whose value is itself a list."""
+
+_ASPECT_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Ids given instead of a value, such as ``result["depth"].tokens`` of an earlier run.
+
+    Attributes:
+        ids: (L,) integers.
+        known: (L,) bool; positions that are False are generated if the modality is asked for. None = all known.
+    """
+
+    ids: Tensor | np.ndarray | Sequence[int]
+    known: Tensor | np.ndarray | Sequence[bool] | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """Inputs on a canvas.
+
+    Attributes:
+        canvas: their content, as the encoder takes it.
+        pictures: per sample the given RGB picture as the model sees it, to draw over, or None.
+        batched: whether a batch (or several variations) was asked for, rather than one sample.
+    """
+
+    canvas: Canvas
+    pictures: list[Image.Image | None]
+    batched: bool
+
+
+class InputReader:
+    """Reads inputs for one bundle: one view (centre square at the model's size) for all modalities of a sample."""
+
+    def __init__(self, bundle: Bundle, codecs: Codecs) -> None:
+        self.bundle = bundle
+        self.codecs = codecs
+
+    def read(
+        self, inputs: Mapping[str, Any], samples: int | None = None, kinds: Mapping[str, StreamKind] | None = None
+    ) -> Given:
+        """Read, check, crop and tokenize inputs.
+
+        Args:
+            inputs: see :class:`~open4m.generation.pipeline.AnyToAny`.
+            samples: how often a single sample is repeated.
+            kinds: modality → kind of stream it is to be given through, where there is a choice.
+
+        Raises:
+            UnknownNameError, GenerationError, ModalityError: see there.
+        """
+        config = self.bundle.model.config
+        named = {name: self._stream(name, value, (kinds or {}).get(name)) for name, value in inputs.items()}
+        streams = list(named.values())
+        if len(set(streams)) < len(streams):
+            raise GenerationError(f"One stream is given twice: {', '.join(named)}. Leave out one of them.")
+        lists = {named[n]: _as_list(named[n].modality, v) for n, v in inputs.items()}
+        batched = samples is not None or any(_is_batch(named[n].modality, v) for n, v in inputs.items())
+        size = _batch_size({spec.name: len(v) for spec, v in lists.items()}, samples)
+        columns = {spec: v * size if len(v) == 1 else v for spec, v in lists.items()}
+        rows = [
+            self._sample({spec: column[i] for spec, column in columns.items()}, i if batched else None)
+            for i in range(size)
+        ]
+        canvas = Canvas(config.streams, size)
+        for spec in sorted(columns, key=lambda s: config.index(s.name)):
+            canvas = self._put(canvas, spec, [row[spec] for row in rows])
+        pictures = [next((Image.fromarray(v) for s, v in row.items() if _is_picture(s, v)), None) for row in rows]
+        return Given(canvas, pictures, batched)
+
+    def _stream(self, name: str, value: Any, kind: StreamKind | None) -> StreamSpec:
+        first = value[0] if isinstance(value, list) and value else value
+        wanted = StreamKind.TOKENS if isinstance(first, Tokens) and kind is None else kind
+        config = self.bundle.model.config
+        spec = input_stream(config, name)
+        return input_stream(config, name, wanted) if spec.kind is StreamKind.PIXELS and wanted else spec
+
+    def _sample(self, values: Mapping[StreamSpec, Any], row: int | None) -> dict[StreamSpec, Any]:
+        """Values of one sample: read, checked, cropped by one view to the centre square at the model's size."""
+        size = self.bundle.info.image_size
+        read = {
+            spec: _load(get_modality(spec.modality), value, spec.modality if row is None else f"{spec.modality}[{row}]")
+            for spec, value in values.items()
+        }
+        original = _original_size(read)
+        view = View.centre_square(original or (size, size), size)
+        return {
+            spec: value if isinstance(value, Tokens) else get_modality(spec.modality).apply(value, view)
+            for spec, value in read.items()
+        }
+
+    def _put(self, canvas: Canvas, spec: StreamSpec, values: list[Any]) -> Canvas:
+        tokens = [value for value in values if isinstance(value, Tokens)]
+        if not tokens:
+            return self.codecs.put(canvas, spec, values)
+        if len(tokens) < len(values):
+            raise GenerationError(f"{spec.modality}: give tokens for all samples of a batch, or for none.")
+        if spec.kind is StreamKind.SEQUENCE:
+            return canvas.with_sequences(spec.name, [_integers(t.ids).tolist() for t in tokens])
+        ids = _stack(spec, [_integers(t.ids) for t in tokens])
+        known = _stack(spec, [_known(t) for t in tokens])
+        return canvas.with_tokens(spec.name, ids, known)
+
+
+def _is_batch(modality: str, value: Any) -> bool:
+    """Whether a value is a list of values; for modalities that are lists themselves: a list of lists or paths."""
+    if not isinstance(value, list):
+        return False
+    return modality not in _LISTS or (bool(value) and all(isinstance(v, list | str | Path | Tokens) for v in value))
+
+
+def _as_list(modality: str, value: Any) -> list[Any]:
+    return value if _is_batch(modality, value) else [value]
+
+
+def _batch_size(lengths: Mapping[str, int], samples: int | None) -> int:
+    """Number of samples; single values serve all of them."""
+    several = {name: n for name, n in lengths.items() if n != 1}
+    if len(set(several.values())) > 1 or 0 in several.values():
+        counts = ", ".join(f"{name} {n}" for name, n in several.items())
+        raise GenerationError(f"Batches of unequal or no length are given: {counts}. Give one value per sample.")
+    size = next(iter(several.values()), 1)
+    if samples is not None and (samples < 1 or size not in (1, samples)):
+        raise GenerationError(f"samples={samples} does not fit inputs for {size} samples.")
+    return samples or size
+
+
+def _load(modality: Modality[Any], value: Any, source: str) -> Any:
+    """A value from whatever the user gave, validated; :class:`Tokens` pass."""
+    if isinstance(value, Tokens):
+        return value
+    if isinstance(value, Path) or (isinstance(value, str) and modality.name != "caption"):
+        return modality.read(value)
+    if isinstance(modality, Rgb):
+        return modality.coerce(value)
+    if isinstance(value, Image.Image):
+        raise ModalityError(
+            modality.name, source, "found a PIL picture.", "Give its file, or the value that the card describes."
+        )
+    modality.validate(value, source)
+    return value
+
+
+def _is_picture(spec: StreamSpec, value: Any) -> bool:
+    return spec.modality == "rgb" and not isinstance(value, Tokens)
+
+
+def _original_size(values: Mapping[StreamSpec, Any]) -> tuple[int, int] | None:
+    """(rows, columns) of the picture that all values belong to: that of rgb, else of the first picture-like value.
+
+    Raises :class:`GenerationError` if picture-like values have different proportions.
+    """
+    sizes = {
+        spec.modality: (value.shape[1:] if isinstance(get_modality(spec.modality), FeatureMap) else value.shape[:2])
+        for spec, value in values.items()
+        if isinstance(value, np.ndarray) and spec.grid is not None
+    }
+    if not sizes:
+        return None
+    first = "rgb" if "rgb" in sizes else next(iter(sizes))
+    rows, columns = sizes[first]
+    for name, (r, c) in sizes.items():
+        if abs(np.log((r * columns) / (c * rows))) > _ASPECT_TOLERANCE:
+            raise GenerationError(
+                f"{name} has {r} × {c} pixels and {first} {rows} × {columns}: they do not show the same picture. "
+                "Give both uncropped, or crop both alike."
+            )
+    return rows, columns
+
+
+def _integers(ids: Any) -> Tensor:
+    return torch.as_tensor(np.asarray(ids), dtype=torch.int64).flatten()
+
+
+def _known(tokens: Tokens) -> Tensor:
+    ids = _integers(tokens.ids)
+    if tokens.known is None:
+        return torch.ones_like(ids, dtype=torch.bool)
+    return torch.as_tensor(np.asarray(tokens.known), dtype=torch.bool).flatten()
+
+
+def _stack(spec: StreamSpec, rows: list[Tensor]) -> Tensor:
+    for row in rows:
+        if len(row) != spec.max_tokens:
+            raise GenerationError(f"{spec.modality}: {len(row)} tokens given, {spec.name} has {spec.max_tokens}.")
+    return torch.stack(rows)

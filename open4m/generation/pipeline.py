@@ -1,0 +1,162 @@
+"""AnyToAny: what users hold – any subset of modalities in, any others out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from open4m.errors import GenerationError
+from open4m.generation.canvas import Canvas, span_bounds
+from open4m.generation.codecs import Codecs
+from open4m.generation.defaults import input_stream, make_plan, modalities
+from open4m.generation.engine import Progress, pooled_features, run
+from open4m.generation.inputs import InputReader
+from open4m.generation.plan import Plan
+from open4m.generation.result import Result
+from open4m.hub.bundle import Bundle, load_bundle
+from open4m.streams import StreamKind
+
+
+def load(name: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> AnyToAny:
+    """Load a model by the name of a bundled one, the folder of a bundle, or the hub id of a published one.
+
+    Raises:
+        UnknownNameError: no such model; similar names are suggested.
+        CheckpointError: it is incomplete or damaged.
+    """
+    return AnyToAny(load_bundle(name, dtype, device))
+
+
+class AnyToAny:
+    """A trained system: predicts any of its modalities from any subset of the others.
+
+    Inputs are given as ``modality → value``: what the modality's card describes, a path to a file of it, a PIL picture
+    (``rgb``), a plain string (``caption``), or :class:`~open4m.generation.inputs.Tokens`; or a list of these for a
+    batch. Text may be continued: the caption ``"a dog [S_1]"`` has an open end.
+
+    Args:
+        bundle: see :func:`open4m.hub.bundle.load_bundle`.
+
+    Raises:
+        GenerationError: the model is not trained.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        if not bundle.model.trained:
+            raise GenerationError(
+                f"{bundle.info.name}: the model is not trained (fully or in part) and would generate noise. Load "
+                "trained weights, or train it first."
+            )
+        self.bundle = bundle
+        self.codecs = Codecs(bundle)
+        self._reader = InputReader(bundle, self.codecs)
+        bundle.model.eval()
+
+    @property
+    def inputs(self) -> list[str]:
+        """Modalities that can be given."""
+        return modalities(self.bundle.model.config.inputs)
+
+    @property
+    def targets(self) -> list[str]:
+        """Modalities that can be generated."""
+        return modalities(self.bundle.model.config.targets)
+
+    # -- what users do --------------------------------------------------------------------------------
+    def plan(self, targets: Sequence[str], given: Sequence[str] = ()) -> Plan:
+        """What :meth:`generate` would do by default. Names are modalities or streams."""
+        config = self.bundle.model.config
+        return make_plan(
+            self.bundle, _as_names(targets), [input_stream(config, name).name for name in _as_names(given)]
+        )
+
+    def generate(
+        self,
+        inputs: Mapping[str, Any],
+        targets: Sequence[str] | None = None,
+        *,
+        seed: int | Sequence[int] = 0,
+        samples: int | None = None,
+        plan: Plan | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Generate ``targets`` from ``inputs`` (which may be empty).
+
+        Args:
+            inputs: see the class.
+            targets: modalities to generate; may be left out when a ``plan`` is given.
+            seed: sample i uses ``seed + i``; or one seed per sample. A sample depends on its own seed only, not on
+                the batch, and an independent target not on the other targets.
+            samples: variations of a single input.
+            plan: an edited plan of :meth:`plan`; default: the published settings.
+            progress: called as ``progress(modality, done, total)``.
+
+        Raises:
+            UnknownNameError, GenerationError, ModalityError: with what was expected and how to mend it.
+        """
+        given = self._reader.read(inputs, samples)
+        streams = tuple(given.canvas.tracks)
+        if plan is None:
+            plan = make_plan(self.bundle, _as_names(targets or ()), streams)
+        self._check(plan, targets, streams, given.canvas)
+        seeds = _seeds(seed, given.canvas.batch)
+        outcome = run(plan, given.canvas, self.bundle.model, seeds, self.bundle.text, progress)
+        return Result(plan, outcome, self.codecs, seeds, given.pictures, given.batched)
+
+    def tokenize(self, inputs: Mapping[str, Any]) -> dict[str, Tensor | list[Tensor]]:
+        """Stream → ids of the inputs: (L,) int64, a list of them for a batch. Pixels and vectors have no ids.
+
+        ``rgb`` is tokenized here where the model has a token stream for it.
+        """
+        config = self.bundle.model.config
+        kinds = {s.modality: s.kind for s in config.inputs if s.kind is StreamKind.TOKENS}
+        given = self._reader.read(inputs, kinds=kinds)
+        found: dict[str, Tensor | list[Tensor]] = {}
+        for name, track in given.canvas.tracks.items():
+            if config.stream(name).vocab_size:
+                rows = [ids[known] for ids, known in zip(track.ids, track.known, strict=True)]
+                found[name] = rows if given.batched else rows[0]
+        return found
+
+    def embed(self, inputs: Mapping[str, Any]) -> np.ndarray:
+        """A feature vector (D,) of the inputs, (B, D) for a batch: float32, mean of the encoder's final states."""
+        given = self._reader.read(inputs)
+        features = pooled_features(self.bundle.model, given.canvas).numpy()
+        return features if given.batched else features[0]
+
+    # -- checks --------------------------------------------------------------------------------
+    def _check(self, plan: Plan, targets: Sequence[str] | None, streams: tuple[str, ...], canvas: Canvas) -> None:
+        """Refuse what cannot be fulfilled before any work is done."""
+        if plan.inputs != streams:
+            expected, found = ", ".join(plan.inputs) or "nothing", ", ".join(streams) or "nothing"
+            raise GenerationError(f"The plan was made for {expected} as input, but {found} was given.")
+        for name in _as_names(targets or ()):
+            plan[name]
+        config = self.bundle.model.config
+        for target in plan.targets:
+            spec = config.stream(target.stream)
+            if not spec.is_target or target.is_sequence != (spec.kind is StreamKind.SEQUENCE):
+                raise GenerationError(f"{target.stream} cannot be generated with the scheme {target.scheme}.")
+            if target.is_sequence:
+                self.codecs.text  # noqa: B018 – raises if there is none
+                for row in range(canvas.batch if target.stream in canvas.tracks else 0):
+                    span_bounds(canvas.sequence(target.stream, row), target.modality)
+            elif not canvas.open_positions(target.stream).shape[1]:
+                raise GenerationError(f"{target.modality} is given completely and asked for. Leave out one of the two.")
+
+
+def _as_names(names: Sequence[str] | str) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
+    if isinstance(seed, int):
+        return [seed + i for i in range(batch)]
+    if len(seed) != batch:
+        raise GenerationError(f"{len(seed)} seeds given for {batch} samples. Give one seed, or one per sample.")
+    return list(seed)
