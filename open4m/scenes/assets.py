@@ -32,7 +32,9 @@ def load_assets(folder: str | Path) -> tuple[Model, ...]:
     folder = Path(folder)
     path = folder / TABLE
     if not path.is_file():
-        raise DataError(f"{path}: there is no such file. Write a table such as {{'duck.glb': {{'class': 'bird', 'height': 0.3}}}}.")
+        raise DataError(
+            f"{path}: there is no such file. Write a table such as {{'duck.glb': {{'class': 'bird', 'height': 0.3}}}}."
+        )
     table = read_json(path)
     if not isinstance(table, dict) or not table:
         raise DataError(f"{path}: expected an object that maps file names to their class and height.")
@@ -71,7 +73,9 @@ def _read_mesh(path: Path, where: str) -> trimesh.Trimesh:
         raise DataError(f"{where}: {path} cannot be read as a mesh ({error}). Export it as OBJ or GLB.") from error
     if not isinstance(mesh, trimesh.Trimesh) or not 0 < len(mesh.faces) <= _MAX_FACES:
         count = len(mesh.faces) if isinstance(mesh, trimesh.Trimesh) else 0
-        raise DataError(f"{where}: {path} has {count} triangles, expected 1 to {_MAX_FACES}. Simplify or triangulate it.")
+        raise DataError(
+            f"{where}: {path} has {count} triangles, expected 1 to {_MAX_FACES}. Simplify or triangulate it."
+        )
     return mesh
 
 

@@ -88,34 +88,76 @@ def _floor(rng: Rng) -> tuple[str, Material, str]:
     if style <= 1:
         tone = WOODS[int(rng.integers(len(WOODS)))]
         dark = tuple(int(v * 0.66) for v in tone)
-        planks = Material(jitter(tone, rng, 0.08), jitter((dark[0], dark[1], dark[2]), rng, 0.05), Pattern.PLANKS, rng.uniform(0.12, 0.2), 0.15)
+        planks = Material(
+            jitter(tone, rng, 0.08),
+            jitter((dark[0], dark[1], dark[2]), rng, 0.05),
+            Pattern.PLANKS,
+            rng.uniform(0.12, 0.2),
+            0.15,
+        )
         return "floor-wood", planks, "wooden floor"
     light = any_colour(rng, ("white", "beige", "gray"))
     if style == 2:
         dark_name = any_colour(rng, ("black", "gray", "brown", "blue", "red", "green"))
         if dark_name == light:
             dark_name = "black"
-        return "floor-other-merged", patterned(light, dark_name, Pattern.CHECKER, rng.uniform(0.35, 0.55), rng, gloss=0.25), "checkered floor"
-    return "floor-other-merged", patterned(light, "gray" if light != "gray" else "white", Pattern.TILES, rng.uniform(0.35, 0.6), rng, gloss=0.2), "tiled floor"
+        return (
+            "floor-other-merged",
+            patterned(light, dark_name, Pattern.CHECKER, rng.uniform(0.35, 0.55), rng, gloss=0.25),
+            "checkered floor",
+        )
+    return (
+        "floor-other-merged",
+        patterned(light, "gray" if light != "gray" else "white", Pattern.TILES, rng.uniform(0.35, 0.6), rng, gloss=0.2),
+        "tiled floor",
+    )
 
 
-_PALE = ((232, 226, 212), (206, 220, 228), (222, 208, 186), (200, 216, 196), (228, 206, 204), (240, 232, 196), (186, 196, 210), (150, 170, 160), (206, 150, 120), (120, 140, 170))
+_PALE = (
+    (232, 226, 212),
+    (206, 220, 228),
+    (222, 208, 186),
+    (200, 216, 196),
+    (228, 206, 204),
+    (240, 232, 196),
+    (186, 196, 210),
+    (150, 170, 160),
+    (206, 150, 120),
+    (120, 140, 170),
+)
 
 
 def _wall_look(rng: Rng) -> tuple[str, Material]:
     style = rng.random()
     if style < 0.12:
-        brick = patterned(any_colour(rng, ("red", "brown", "orange", "beige")), "gray", Pattern.BRICK, rng.uniform(0.28, 0.4), rng)
-        return "wall-brick", Material(tuple(0.75 * c + 0.03 for c in brick.colour), brick.second, brick.pattern, brick.scale, name=brick.name)  # type: ignore[arg-type]
+        brick = patterned(
+            any_colour(rng, ("red", "brown", "orange", "beige")), "gray", Pattern.BRICK, rng.uniform(0.28, 0.4), rng
+        )
+        return "wall-brick", Material(
+            tuple(0.75 * c + 0.03 for c in brick.colour), brick.second, brick.pattern, brick.scale, name=brick.name
+        )  # type: ignore[arg-type]
     if style < 0.2:
-        return "wall-tile", patterned("white", "gray", Pattern.TILES, rng.uniform(0.2, 0.3), rng, gloss=0.4)
+        return "wall-tile", patterned(
+            "white",
+            any_colour(rng, ("gray", "blue", "green", "beige")),
+            Pattern.TILES,
+            rng.uniform(0.3, 0.4),
+            rng,
+            gloss=0.4,
+        )
     if style < 0.28:
         plank = wood(rng)
         return "wall-wood", Material(plank.colour, plank.second, Pattern.PLANKS, 0.16, name=plank.name)
     pale = _PALE[int(rng.integers(len(_PALE)))]
     if style < 0.45:
         second = tuple(int(min(255, v * 1.12)) for v in pale)
-        return "wall-other-merged", Material(jitter(pale, rng, 0.05), jitter((second[0], second[1], second[2]), rng, 0.03), Pattern.STRIPES, rng.uniform(0.2, 0.5), name="")
+        return "wall-other-merged", Material(
+            jitter(pale, rng, 0.05),
+            jitter((second[0], second[1], second[2]), rng, 0.03),
+            Pattern.STRIPES,
+            rng.uniform(0.2, 0.5),
+            name="",
+        )
     return "wall-other-merged", Material(jitter(pale, rng, 0.08), name="")
 
 
@@ -155,7 +197,9 @@ def window(rng: Rng) -> Model:
 def wall_model(kind: str, rng: Rng) -> Model:
     """A door or a mirror, on the wall at y = 0."""
     if kind == "door":
-        leaf = wood(rng) if rng.random() < 0.6 else named(any_colour(rng, ("white", "blue", "green", "red", "gray")), rng)
+        leaf = (
+            wood(rng) if rng.random() < 0.6 else named(any_colour(rng, ("white", "blue", "green", "red", "gray")), rng)
+        )
         trim, w, h = named("white", rng), rng.uniform(0.8, 0.92), rng.uniform(1.95, 2.1)
         parts = [box((w + 0.14, 0.03, h + 0.07), (0, -0.015, 0), trim), box((w, 0.05, h), (0, -0.025, 0), leaf)]
         parts += [box((w * 0.66, 0.03, h * 0.3), (0, -0.045, z * h), leaf) for z in (0.12, 0.58)]
@@ -163,7 +207,11 @@ def wall_model(kind: str, rng: Rng) -> Model:
         return Model("door-stuff", tuple(parts), leaf.name)
     w, h = rng.uniform(0.45, 0.7), rng.uniform(0.7, 1.1)
     glass = Material(jitter((176, 190, 200), rng, 0.05), jitter((214, 226, 232), rng, 0.03), Pattern.GRAIN, 0.9, 0.8)
-    return Model("mirror-stuff", (box((w, 0.03, h), (0, -0.015, 0), wood(rng)), box((w - 0.1, 0.02, h - 0.1), (0, -0.03, 0.05), glass)), "")
+    return Model(
+        "mirror-stuff",
+        (box((w, 0.03, h), (0, -0.015, 0), wood(rng)), box((w - 0.1, 0.02, h - 0.1), (0, -0.03, 0.05), glass)),
+        "",
+    )
 
 
 # -- outdoors ---------------------------------------------------------------------------------------------------------
@@ -175,7 +223,9 @@ def _strip(class_name: str, look: Material, low: float, high: float, planner: Pl
 
 def build_ground(ground: Ground, planner: Planner, rng: Rng) -> str:
     """Add strips of ground side by side; returns the main one in words."""
-    grass = Material(jitter((104, 152, 66), rng, 0.18), jitter((72, 116, 48), rng, 0.1), Pattern.MOTTLED, rng.uniform(0.25, 0.5))
+    grass = Material(
+        jitter((104, 152, 66), rng, 0.18), jitter((72, 116, 48), rng, 0.1), Pattern.MOTTLED, rng.uniform(0.25, 0.5)
+    )
     road = Material(jitter((92, 92, 96), rng, 0.15), jitter((78, 78, 82), rng, 0.1), Pattern.MOTTLED, 0.3)
     paving = patterned(any_colour(rng, ("gray", "beige", "white")), "gray", Pattern.TILES, rng.uniform(0.35, 0.6), rng)
     sand = Material(jitter((226, 202, 150), rng, 0.08), jitter((204, 178, 126), rng, 0.06), Pattern.MOTTLED, 0.4)
@@ -185,7 +235,7 @@ def build_ground(ground: Ground, planner: Planner, rng: Rng) -> str:
         _strip("road", road, -60, kerb, planner)
         _strip("pavement-merged", paving, kerb, ground.far, planner)
         _strip("grass-merged", grass, ground.far, 90, planner)
-        return "road"
+        return "gray road"
     if ground.place == "beach":
         _strip("sand", sand, -60, ground.far + 1.0, planner)
         _strip("sea", sea, ground.far + 1.0, 150, planner)
@@ -223,7 +273,18 @@ def room_light(room: Room, rng: Rng) -> Light:
     name = "bright" if strength > 1.05 else "dim" if strength < 0.83 else ""
     pale = np.array((0.9, 0.95, 1.0)) * ambient
     zero = np.zeros(3)
-    return Light(name, points.astype(np.float32), False, colour * strength, pale, pale * 0.75, zero, zero, 0.0, 1.05 if name == "bright" else 0.95)
+    return Light(
+        name,
+        points.astype(np.float32),
+        False,
+        colour * strength,
+        pale,
+        pale * 0.75,
+        zero,
+        zero,
+        0.0,
+        1.05 if name == "bright" else 0.95,
+    )
 
 
 def day_light(rng: Rng) -> Light:
@@ -242,12 +303,32 @@ def day_light(rng: Rng) -> Light:
         "evening": ((255, 190, 120), (94, 112, 168), (246, 184, 128)),
     }[kind]
     sun_colour, zenith, horizon = (np.array(jitter(c, rng, 0.04)) for c in srgb)
-    strength, ambient = {"sunny": (1.0, 0.42), "cloudy": (0.42, 0.62), "evening": (0.9, 0.34)}[kind]
+    strength, ambient = {"sunny": (1.0, 0.42), "cloudy": (0.42, 0.62), "evening": (0.95, 0.46)}[kind]
     sky = (0.5 * zenith + 0.5) * ambient
     clouds = {"sunny": rng.uniform(0.0, 0.45), "cloudy": 0.9, "evening": rng.uniform(0.1, 0.5)}[kind]
     return Light(
-        kind, points.astype(np.float32), True, sun_colour * strength, sky, sky * np.array((0.6, 0.6, 0.5)), zenith, horizon, clouds, 1.0
+        kind,
+        points.astype(np.float32),
+        True,
+        sun_colour * strength,
+        sky,
+        sky * np.array((0.6, 0.6, 0.5)),
+        zenith,
+        horizon,
+        clouds,
+        1.0,
     )
 
 
-__all__ = ["COLOURS", "Ground", "Room", "build_ground", "build_room", "day_light", "room_light", "to_linear", "wall_model", "window"]
+__all__ = [
+    "COLOURS",
+    "Ground",
+    "Room",
+    "build_ground",
+    "build_room",
+    "day_light",
+    "room_light",
+    "to_linear",
+    "wall_model",
+    "window",
+]

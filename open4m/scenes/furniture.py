@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from open4m.scenes.kit import ball, box, cylinder, four_legs, rod, solid
-from open4m.scenes.materials import COLOURS, Material, Pattern, any_colour, fabric, jitter, metal, named, patterned, wood
+from open4m.scenes.materials import (
+    COLOURS,
+    Material,
+    Pattern,
+    any_colour,
+    fabric,
+    jitter,
+    metal,
+    named,
+    patterned,
+    wood,
+)
 from open4m.scenes.model import Model, Part, Surface
 
 Rng = np.random.Generator
@@ -79,7 +90,11 @@ def bed(rng: Rng) -> Model:
 def dining_table(rng: Rng) -> Model:
     """A top, rectangular on four legs or round on a post, sometimes with a cloth."""
     h = rng.uniform(0.7, 0.78)
-    top = wood(rng) if rng.random() < 0.65 else named(any_colour(rng, ("white", "gray", "black", "beige")), rng, gloss=0.3)
+    top = (
+        wood(rng)
+        if rng.random() < 0.65
+        else named(any_colour(rng, ("white", "gray", "black", "beige")), rng, gloss=0.3)
+    )
     if rng.random() < 0.35:
         r = rng.uniform(0.45, 0.65)
         parts = [cylinder(r, 0.04, (0, 0, h - 0.04), top), cylinder(0.05, h - 0.04, (0, 0, 0), top)]
@@ -87,7 +102,10 @@ def dining_table(rng: Rng) -> Model:
         surface = Surface(0, 0, r * 0.62, r * 0.62, h)
     else:
         w, d = rng.uniform(1.0, 1.7), rng.uniform(0.65, 0.9)
-        parts = [box((w, d, 0.045), (0, 0, h - 0.045), top), *four_legs(w / 2 - 0.04, d / 2 - 0.04, h - 0.045, 0.035, top)]
+        parts = [
+            box((w, d, 0.045), (0, 0, h - 0.045), top),
+            *four_legs(w / 2 - 0.04, d / 2 - 0.04, h - 0.045, 0.035, top),
+        ]
         if rng.random() < 0.25:
             cloth = fabric(any_colour(rng, _CLOTH), rng)
             parts.append(box((w * 0.45, d + 0.02, 0.006), (0, 0, h), cloth))

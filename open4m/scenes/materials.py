@@ -82,9 +82,7 @@ def patterned(
     name: str, second: str, pattern: Pattern, scale: float, rng: np.random.Generator, **options: float
 ) -> Material:
     """Two named colours in a pattern; captions use the first."""
-    return Material(
-        jitter(COLOURS[name], rng), jitter(COLOURS[second], rng), pattern, scale, name=name, **options
-    )
+    return Material(jitter(COLOURS[name], rng), jitter(COLOURS[second], rng), pattern, scale, name=name, **options)
 
 
 def wood(rng: np.random.Generator, gloss: float = 0.1) -> Material:
@@ -150,7 +148,7 @@ def pattern_weight(pattern: Pattern, u: np.ndarray, v: np.ndarray) -> np.ndarray
     if pattern is Pattern.GRAIN:
         return 0.5 + 0.5 * np.sin(6.3 * (v + 0.6 * value_noise(u * 0.4, v)))
     if pattern is Pattern.TILES:
-        joint = ((u - np.floor(u)) < 0.06) | ((v - np.floor(v)) < 0.06)
+        joint = ((u - np.floor(u)) < 0.09) | ((v - np.floor(v)) < 0.09)
         return np.where(joint, 1.0, 0.12 * _hash(np.floor(u), np.floor(v)))
     if pattern is Pattern.DOTS:
         return ((u - np.floor(u) - 0.5) ** 2 + (v - np.floor(v) - 0.5) ** 2 < 0.07).astype(np.float32)

@@ -60,7 +60,14 @@ def bicycle(rng: Rng) -> Model:
     paint = named(any_colour(rng), rng, gloss=0.5)
     rear, front = np.array((-base / 2, 0, r)), np.array((base / 2, 0, r))
     crank, seat, head = np.array((-0.06, 0, r)), np.array((-0.2, 0, 0.82)), np.array((base / 2 - 0.14, 0, 0.85))
-    tubes = ((rear, crank), (rear, seat), (crank, seat), (crank, head), (seat * 0.92 + crank * 0.08, head), (head, front))
+    tubes = (
+        (rear, crank),
+        (rear, seat),
+        (crank, seat),
+        (crank, head),
+        (seat * 0.92 + crank * 0.08, head),
+        (head, front),
+    )
     parts = [rod(a, b, 0.022, paint) for a, b in tubes]
     for wheel in (rear, front):
         parts.append(ring(r, wheel, (0, 1, 0), _TYRE))
@@ -82,7 +89,9 @@ def _animal(
     parts = [limb((0, -length * 0.32, belly), (0, length * 0.34, belly * 0.97), thick, fur)]
     for x in (-1, 1):
         for y in (-0.33, 0.36):
-            parts.append(limb((x * thick * 0.6, y * length, belly), (x * thick * 0.6, y * length, thick * 0.4), thick * 0.4, fur))
+            parts.append(
+                limb((x * thick * 0.6, y * length, belly), (x * thick * 0.6, y * length, thick * 0.4), thick * 0.4, fur)
+            )
     head = np.array((0, -length * 0.58, height + thick * 0.55))
     parts.append(limb((0, -length * 0.36, belly + thick * 0.3), head, thick * 0.62, fur))
     parts.append(ball(thick * 0.9, head, fur))
@@ -112,7 +121,9 @@ def dog(rng: Rng) -> Model:
     """A standing dog."""
     name, fur = _fur(rng, ("brown", "black", "beige", "white", "gray"))
     s = rng.uniform(0.8, 1.35)
-    return _animal("dog", name, fur, 0.62 * s, 0.46 * s, rng.uniform(0.095, 0.12) * s, 0.1 * s, 0.14 * s, rng.random() < 0.4)
+    return _animal(
+        "dog", name, fur, 0.62 * s, 0.46 * s, rng.uniform(0.095, 0.12) * s, 0.1 * s, 0.14 * s, rng.random() < 0.4
+    )
 
 
 def cat(rng: Rng) -> Model:
@@ -165,7 +176,10 @@ def house(rng: Rng) -> Model:
         wall = named(name, rng)
     roof = patterned(any_colour(rng, ("red", "brown", "gray", "black")), "black", Pattern.STRIPES, 0.45, rng)
     frame, door = named("white", rng), named(any_colour(rng, ("brown", "green", "blue", "red", "black")), rng)
-    parts = [box((w, d, h), (0, 0, 0), wall), solid("wedge", (w + 0.5, d + 0.6, rng.uniform(1.2, 2.0)), (0, 0, h), roof)]
+    parts = [
+        box((w, d, h), (0, 0, 0), wall),
+        solid("wedge", (w + 0.5, d + 0.6, rng.uniform(1.2, 2.0)), (0, 0, h), roof),
+    ]
     at = rng.uniform(-0.15, 0.15) * w
     parts.append(box((0.95, 0.06, 2.0), (at, -d / 2 - 0.02, 0), door))
     for x in (-w * 0.33, w * 0.33):

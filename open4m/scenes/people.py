@@ -143,7 +143,19 @@ def _dress(joints: np.ndarray, rotations: np.ndarray, width: float, rng: Rng) ->
     shoe = named(any_colour(rng, ("black", "white", "brown", "red")), rng)
     shin = trousers if rng.random() < 0.75 else skin
     forearm = shirt if rng.random() < 0.5 else skin
-    wear = {1: trousers, 2: trousers, 4: shin, 5: shin, 7: shoe, 8: shoe, 12: skin, 18: forearm, 19: forearm, 20: skin, 21: skin}
+    wear = {
+        1: trousers,
+        2: trousers,
+        4: shin,
+        5: shin,
+        7: shoe,
+        8: shoe,
+        12: skin,
+        18: forearm,
+        19: forearm,
+        20: skin,
+        21: skin,
+    }
     parts = [limb(joints[a], joints[b], r * width, wear.get(a, shirt)) for a, b, r in LIMBS]
     parts.append(limb(joints[1], joints[2], 0.1 * width, trousers))
 
@@ -161,7 +173,9 @@ def _dress(joints: np.ndarray, rotations: np.ndarray, width: float, rng: Rng) ->
     return parts, shirt
 
 
-def _on_head(turn: np.ndarray, centre: np.ndarray, factors: tuple[float, float, float], radius: float, look: Material) -> Part:
+def _on_head(
+    turn: np.ndarray, centre: np.ndarray, factors: tuple[float, float, float], radius: float, look: Material
+) -> Part:
     matrix = np.eye(4)
     matrix[:3, :3] = turn * (2 * radius * np.array(factors))
     matrix[:3, 3] = centre

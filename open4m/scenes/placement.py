@@ -54,7 +54,9 @@ class Planner:
         self._solids.append(Footprint.of(model, pose) if solid else None)
         return len(self.things) - 1
 
-    def place(self, model: Model, pose: np.ndarray, support: int | None = None, allowed: int | None = None) -> int | None:
+    def place(
+        self, model: Model, pose: np.ndarray, support: int | None = None, allowed: int | None = None
+    ) -> int | None:
         """Put a thing where it is inside and free; its index, or None. ``allowed`` may be overlapped (one's seat)."""
         print_ = Footprint.of(model, pose)
         if (print_.corners < self.low - _GAP).any() or (print_.corners > self.high + _GAP).any():

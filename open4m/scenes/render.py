@@ -47,7 +47,9 @@ def render_view(scene: Scene, view_index: int, size: int = 112) -> dict[str, Any
     normal[..., 2] *= -1
     normal[is_sky] = (0, 0, 1)
 
-    classes = np.array([panoptic_value(t.model.class_name) for t in scene.things] + [panoptic_value("sky-other-merged")])
+    classes = np.array(
+        [panoptic_value(t.model.class_name) for t in scene.things] + [panoptic_value("sky-other-merged")]
+    )
     ids = np.array([i + 1 if t.model.is_instance else 0 for i, t in enumerate(scene.things)] + [0])
     semseg = classes[thing].astype(np.uint8)
     instance_map = ids[thing].astype(np.int32)
@@ -78,7 +80,9 @@ def render_view(scene: Scene, view_index: int, size: int = 112) -> dict[str, Any
 
 def _rays(camera: Camera, x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Origins and unit directions (N, 3) float32 through pixel coordinates, and the cosine to the optical axis (N,)."""
-    local = np.stack([(2 * x / size - 1) * camera.tangent, (2 * y / size - 1) * camera.tangent, np.ones_like(x)], axis=1)
+    local = np.stack(
+        [(2 * x / size - 1) * camera.tangent, (2 * y / size - 1) * camera.tangent, np.ones_like(x)], axis=1
+    )
     axial = 1 / np.linalg.norm(local, axis=1)
     directions = ((local * axial[:, None]) @ camera.rotation).astype(np.float32)
     origins = np.broadcast_to(camera.position.astype(np.float32), directions.shape).copy()

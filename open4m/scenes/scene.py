@@ -76,6 +76,7 @@ class Scene:
     """A world at one moment.
 
     Attributes:
+        seed: what the scene was drawn from.
         place: "living room", "street", …
         ground: what one stands on, in words.
         things: everything with a surface, walls and ground included.
@@ -83,6 +84,7 @@ class Scene:
         cameras: the views of this scene; they share its geometry.
     """
 
+    seed: tuple[int, ...]
     place: str
     ground: str
     things: tuple[Thing, ...]

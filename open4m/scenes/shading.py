@@ -15,7 +15,9 @@ _PLANE_AXES = np.array([(1, 2), (0, 2), (0, 1)])
 """The two coordinates of a pattern, by the axis that the surface faces."""
 
 
-def shade(geometry: Geometry, light: Light, hits: Hits, directions: np.ndarray, lamp: np.ndarray | None = None) -> np.ndarray:
+def shade(
+    geometry: Geometry, light: Light, hits: Hits, directions: np.ndarray, lamp: np.ndarray | None = None
+) -> np.ndarray:
     """(N, 3) linear RGB seen along unit ``directions``.
 
     Args:

@@ -46,7 +46,9 @@ def wine_glass(rng: Rng) -> Model:
 def bottle(rng: Rng) -> Model:
     """A bottle with a label and a cap."""
     w, h = rng.uniform(0.08, 0.11), rng.uniform(0.24, 0.36)
-    look = named(any_colour(rng, ("green", "brown", "blue", "red", "white", "black", "orange", "purple")), rng, gloss=0.7)
+    look = named(
+        any_colour(rng, ("green", "brown", "blue", "red", "white", "black", "orange", "purple")), rng, gloss=0.7
+    )
     label = named(any_colour(rng, ("white", "yellow", "beige", "red")), rng)
     cap = named(any_colour(rng), rng)
     parts = (
@@ -92,7 +94,10 @@ def laptop(rng: Rng) -> Model:
     case = metal(rng) if rng.random() < 0.6 else named("black", rng, gloss=0.3)
     keys = Material((0.03, 0.03, 0.035), (0.1, 0.1, 0.11), Pattern.CHECKER, 0.03)
     screen = Material(jitter(COLOURS[any_colour(rng, ("blue", "green", "white", "purple"))], rng), glow=0.7)
-    lid = (box((w, 0.012, d), (0, d / 2, 0.01), case), box((w * 0.93, 0.004, d * 0.88), (0, d / 2 - 0.007, 0.025), screen))
+    lid = (
+        box((w, 0.012, d), (0, d / 2, 0.01), case),
+        box((w * 0.93, 0.004, d * 0.88), (0, d / 2 - 0.007, 0.025), screen),
+    )
     tilt = -rng.uniform(8, 25)
     parts = (
         box((w, d, 0.018), (0, 0, 0), case),
@@ -106,7 +111,13 @@ def teddy_bear(rng: Rng) -> Model:
     """A sitting bear."""
     s = rng.uniform(0.8, 1.5)
     name = any_colour(rng, ("brown", "brown", "beige", "white", "pink"))
-    fur = Material(jitter(COLOURS[name], rng), tuple(0.75 * c for c in jitter(COLOURS[name], rng)), Pattern.MOTTLED, 0.05, name=name)  # type: ignore[arg-type]
+    fur = Material(
+        jitter(COLOURS[name], rng),
+        tuple(0.75 * c for c in jitter(COLOURS[name], rng)),
+        Pattern.MOTTLED,
+        0.05,
+        name=name,
+    )  # type: ignore[arg-type]
     pale = Material(jitter((222, 196, 160), rng))
     dark = Material((0.01, 0.01, 0.01), gloss=0.5)
 
@@ -118,8 +129,12 @@ def teddy_bear(rng: Rng) -> Model:
     parts += [lump(0.014, (side * 0.035, -0.082, 0.345), dark) for side in (-1, 1)]
     parts.append(lump(0.014, (0, -0.128, 0.31), dark))
     for side in (-1, 1):
-        parts.append(limb(np.array((side * 0.09, -0.02, 0.2)) * s, np.array((side * 0.15, -0.1, 0.13)) * s, 0.035 * s, fur))
-        parts.append(limb(np.array((side * 0.06, -0.06, 0.046)) * s, np.array((side * 0.1, -0.2, 0.046)) * s, 0.045 * s, fur))
+        parts.append(
+            limb(np.array((side * 0.09, -0.02, 0.2)) * s, np.array((side * 0.15, -0.1, 0.13)) * s, 0.035 * s, fur)
+        )
+        parts.append(
+            limb(np.array((side * 0.06, -0.06, 0.046)) * s, np.array((side * 0.1, -0.2, 0.046)) * s, 0.045 * s, fur)
+        )
     return Model("teddy bear", tuple(parts), name)
 
 

@@ -64,9 +64,9 @@ def sample_scene(seed: int | Sequence[int], extra: Sequence[Model] = ()) -> Scen
         seed: an integer or several.
         extra: models of an asset folder; one of them joins about every second scene.
     """
-    rng = np.random.default_rng(seed)
-    scene = _indoors(rng, extra) if rng.random() < 0.58 else _outdoors(rng, extra)
-    return scene
+    numbers = (seed,) if isinstance(seed, int) else tuple(seed)
+    rng = np.random.default_rng(numbers)
+    return _indoors(numbers, rng, extra) if rng.random() < 0.58 else _outdoors(numbers, rng, extra)
 
 
 def _pick(rng: Rng, makers: Sequence[Maker]) -> Maker:
@@ -76,7 +76,7 @@ def _pick(rng: Rng, makers: Sequence[Maker]) -> Maker:
 # -- rooms ------------------------------------------------------------------------------------------------------------
 
 
-def _indoors(rng: Rng, extra: Sequence[Model]) -> Scene:
+def _indoors(seed: tuple[int, ...], rng: Rng, extra: Sequence[Model]) -> Scene:
     place = tuple(ROOMS)[int(rng.integers(len(ROOMS)))]
     room = Room(rng.uniform(3.4, 5.2), rng.uniform(4.0, 5.6), rng.uniform(2.4, 2.9))
     planner = Planner((-room.width / 2, -room.depth / 2), (room.width / 2, room.depth / 2))
@@ -100,7 +100,7 @@ def _indoors(rng: Rng, extra: Sequence[Model]) -> Scene:
     _wall_things(planner, room, rng)
     _stock_surfaces(planner, rng)
     cameras = _cameras(planner, rng, low_y=-room.depth / 2, half_x=room.width / 2 - 0.35)
-    return Scene(place, ground, tuple(planner.things), room_light(room, rng), cameras)
+    return Scene(seed, place, ground, tuple(planner.things), room_light(room, rng), cameras)
 
 
 def _against_wall(planner: Planner, room: Room, model: Model, rng: Rng) -> int | None:
@@ -145,7 +145,12 @@ def _chairs_at_tables(planner: Planner, rng: Rng) -> None:
             chair = furniture.chair(np.random.default_rng(chair_seed))  # the same chair again
             out = -chair.bounds[0, 1] + rng.uniform(0.02, 0.25)
             along = rng.uniform(-0.15, 0.15)
-            spot = ((along, y1 + out, 0.0), (x1 + out, along, -np.pi / 2), (along, y0 - out, np.pi), (x0 - out, along, np.pi / 2))
+            spot = (
+                (along, y1 + out, 0.0),
+                (x1 + out, along, -np.pi / 2),
+                (along, y0 - out, np.pi),
+                (x0 - out, along, np.pi / 2),
+            )
             x, y, yaw = spot[side]
             planner.place(chair, planner.things[index].pose @ placed(x, y, 0.0, yaw))
 
@@ -154,7 +159,13 @@ def _wall_things(planner: Planner, room: Room, rng: Rng) -> None:
     """Windows, doors, clocks and mirrors, flat on the three walls that cameras see."""
     for kind in ("window", "door", "clock", "mirror", "window"):
         if rng.random() < {"window": 0.6, "door": 0.45, "clock": 0.5, "mirror": 0.2}[kind]:
-            model = small_things.clock(rng) if kind == "clock" else wall_model(kind, rng) if kind != "window" else window(rng)
+            model = (
+                small_things.clock(rng)
+                if kind == "clock"
+                else wall_model(kind, rng)
+                if kind != "window"
+                else window(rng)
+            )
             low, high = model.bounds[0, 2], model.bounds[1, 2]
             z = 0.0 if kind == "door" else rng.uniform(0.85, max(room.height - (high - low) - 0.15, 0.9)) - low
             half = (model.bounds[1, 0] - model.bounds[0, 0]) / 2 + 0.1
@@ -191,14 +202,22 @@ def _stock_surfaces(planner: Planner, rng: Rng) -> None:
                 if model.bounds[1, 2] > surface.clearance or min(room_x, room_y) < 0:
                     continue
                 for _ in range(6):
-                    turn = rng.normal(0, 0.1) if model.class_name in ("tv", "microwave", "laptop") else rng.uniform(-3, 3)
+                    turn = (
+                        rng.normal(0, 0.1) if model.class_name in ("tv", "microwave", "laptop") else rng.uniform(-3, 3)
+                    )
                     if name == "shelf":
                         turn = 0.0
                     spot = placed(
-                        surface.x + rng.uniform(-room_x, room_x), surface.y + rng.uniform(-room_y, room_y), surface.z, turn
+                        surface.x + rng.uniform(-room_x, room_x),
+                        surface.y + rng.uniform(-room_y, room_y),
+                        surface.z,
+                        turn,
                     )
                     pose = thing.pose @ spot
-                    if planner.place(model, pose, support=index, allowed=index if surface.clearance < 1.0 else None) is not None:
+                    if (
+                        planner.place(model, pose, support=index, allowed=index if surface.clearance < 1.0 else None)
+                        is not None
+                    ):
                         break
 
 
@@ -206,9 +225,7 @@ def _stock_surfaces(planner: Planner, rng: Rng) -> None:
 
 
 def _people(planner: Planner, rng: Rng, count: int, seated: float) -> None:
-    seats = [
-        (i, x) for i, t in enumerate(planner.things) if t.model.seat is not None for x in t.model.seats
-    ]
+    seats = [(i, x) for i, t in enumerate(planner.things) if t.model.seat is not None for x in t.model.seats]
     for _ in range(count):
         if seats and rng.random() < seated:
             index, x = seats.pop(int(rng.integers(len(seats))))
@@ -233,17 +250,24 @@ def _add_extra(planner: Planner, extra: Sequence[Model], rng: Rng) -> None:
 
 def _cameras(planner: Planner, rng: Rng, low_y: float, half_x: float) -> tuple[Camera, ...]:
     """Cameras near the empty side, each looking towards a thing that is worth seeing."""
-    aims = [_middle(t) for t in planner.things if t.model.is_instance and t.support is None] or [np.zeros(3)]
+    inside = [t for t in planner.things if t.model.is_instance and t.support is None and _is_inside(planner, t)]
+    aims = [_middle(t) for t in inside] or [np.array((0.0, 1.0, 0.7))]
     centre = np.mean(aims, axis=0)
     cameras = []
-    for _ in range(VIEWS_PER_SCENE):
+    for slot in rng.permutation(VIEWS_PER_SCENE):
         aim = aims[int(rng.integers(len(aims)))]
-        position = np.array([rng.uniform(-half_x, half_x), low_y + rng.uniform(0.2, 1.1), rng.uniform(1.05, 1.85)])
-        target = 0.55 * aim + 0.45 * centre
+        across = (slot + rng.random()) / VIEWS_PER_SCENE * 2 - 1  # one camera in each third: different views
+        position = np.array([across * half_x, low_y + rng.uniform(0.2, 1.1), rng.uniform(1.05, 1.85)])
+        target = 0.7 * aim + 0.3 * centre
         target[2] = rng.uniform(0.5, 1.0)
         target[1] = max(target[1], position[1] + 1.2)
         cameras.append(Camera.looking(position, target, float(np.tan(np.radians(rng.uniform(50, 66)) / 2))))
     return tuple(cameras)
+
+
+def _is_inside(planner: Planner, thing: Thing) -> bool:
+    x, y, z = thing.pose[:3, 3]
+    return bool((planner.low <= (x, y)).all() and ((x, y) <= planner.high).all() and z < 0.3)
 
 
 def _middle(thing: Thing) -> np.ndarray:
@@ -253,14 +277,14 @@ def _middle(thing: Thing) -> np.ndarray:
 # -- outdoors ---------------------------------------------------------------------------------------------------------
 
 
-def _outdoors(rng: Rng, extra: Sequence[Model]) -> Scene:
+def _outdoors(seed: tuple[int, ...], rng: Rng, extra: Sequence[Model]) -> Scene:
     place = tuple(GROUNDS)[int(rng.choice(4, p=(0.3, 0.25, 0.32, 0.13)))]
     planner = Planner((-40, -40), (40, 40))
-    ground = Ground(place, rng.uniform(3.2, 4.5))
+    ground = Ground(place, rng.uniform(2.4, 3.8))
     words = build_ground(ground, planner, rng)
     _background(planner, place, ground.far, rng)
-    planner.low, planner.high = np.array((-2.9, -0.9)), np.array((2.9, ground.far - 0.3))
-    for _ in range(int(rng.integers(3, 7))):
+    planner.low, planner.high = np.array((-2.3, -0.9)), np.array((2.3, ground.far - 0.3))
+    for _ in range(int(rng.integers(4, 8))):
         model = _pick(rng, GROUNDS[place])(rng)
         if model.class_name == "car":
             _drive(planner, model, rng)
@@ -274,8 +298,8 @@ def _outdoors(rng: Rng, extra: Sequence[Model]) -> Scene:
     if rng.random() < 0.7:
         _people(planner, rng, int(rng.integers(1, 4)), seated=0.35)
     _stock_surfaces(planner, rng)
-    cameras = _cameras(planner, rng, low_y=-4.3, half_x=1.6)
-    return Scene(place, words, tuple(planner.things), day_light(rng), cameras)
+    cameras = _cameras(planner, rng, low_y=-3.6, half_x=1.5)
+    return Scene(seed, place, words, tuple(planner.things), day_light(rng), cameras)
 
 
 def _upright(planner: Planner, model: Model, rng: Rng) -> None:
