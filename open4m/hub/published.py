@@ -191,7 +191,7 @@ def _position_table(spec: StreamSpec, dim: int) -> Tensor:
 def to_published(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Our state dict → published; inverse of :func:`from_published`.
 
-    Constants are written, both copies of a shared modality embedding as well, and tied heads under both names.
+    Constants are written, and everything that is shared (modality embeddings, tied or shared tables) once per use.
     """
     published: dict[str, Tensor] = {}
     for key, value in weights.items():
@@ -218,7 +218,11 @@ def _stream_weights(
         if spec.position is not Position.LEARNED:
             yield f"{prefix}.pos_emb", _position_table(spec, config.dim)[None].to(modality.device)
         if spec.vocab_size:
-            yield f"{prefix}.token_emb.weight", weights[f"{side}_tables.{spec.table}.weight"]
+            own = f"{side}_tables.{spec.table}.weight"  # absent where the encoder reads the decoder's table
+            yield (
+                f"{prefix}.token_emb.weight",
+                weights[own if own in weights else f"decoder_tables.{spec.table}.weight"],
+            )
         if side == "decoder":
             head = f"decoder_tables.{spec.table}" if config.tied_output else f"heads.{spec.name}"
             yield f"{prefix}.to_logits.weight", weights[f"{head}.weight"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from conftest import golden
 
+from open4m.batch import TokenBatch, TokenInputs, TokenTargets
 from open4m.errors import CheckpointError
 from open4m.hub.published import from_published, model_config, published_config, to_published
-from open4m.model import FourM
+from open4m.modalities.registry import get_modality
+from open4m.model import FourM, ModelConfig
 from open4m.model.transformer import check_weights
+from open4m.streams import StreamKind
 
 SIZES = [f"fm_4m-{family}_{size}" for family in (7, 21) for size in ("B", "L", "XL")]
 
@@ -101,3 +105,23 @@ def test_unknown_keys_reach_the_strict_loader() -> None:
 def test_configurations_that_cannot_be(change: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         model_config(PUBLISHED | change, "test")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tied_input", [False, True])
+def test_own_models_with_shared_tables_can_be_exported(tied_input: bool) -> None:
+    streams = [s for name in ("rgb", "depth", "caption", "det") for s in get_modality(name).streams(112, 8)]
+    shared = [replace(s, table="text") if s.kind is StreamKind.SEQUENCE else s for s in streams]
+    own = FourM(ModelConfig(tuple(shared), dim=8, encoder_depth=1, decoder_depth=1, num_heads=2, tied_input=tied_input))
+    config = model_config(published_config(own.config, 112, 8), "export")
+    exported = FourM(config)
+    exported.load_weights(from_published(to_published(own.state_dict(), own.config), config))
+    assert config.names == own.config.names
+    index = torch.tensor([[config.index(n) for n in ("tok_rgb@112", "caption", "det")]])
+    position, ids, valid = torch.tensor([[5, 0, 0]]), torch.tensor([[9, 77, 4]]), torch.ones(1, 3, dtype=torch.bool)
+    inputs = TokenInputs(index, position, ids, valid, {})
+    targets = TokenTargets(index, position, ids, ids, position * 0, valid)
+    batch = TokenBatch(config.names, inputs, targets)
+    for ours, theirs in zip(own(batch), exported(batch), strict=True):
+        assert ours.stream == theirs.stream
+        assert torch.equal(ours.logits, theirs.logits)
