@@ -1,18 +1,23 @@
-"""What the command line calls: train a tokenizer, learn the text vocabulary, pre-train and bundle."""
+"""What the command line calls: train a tokenizer; pre-train a model and put it into a bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from open4m.errors import TrainingError
-from open4m.tokenizers.io import save_tokenizer
+from open4m.hub.bundle import Bundle, BundleInfo, save_bundle
+from open4m.tokenizers.io import load_tokenizer, save_tokenizer
+from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import world_from_environment
+from open4m.training.pretrain_task import PretrainTask
+from open4m.training.text_vocabulary import learn_text
 from open4m.training.tokenizer_task import TokenizerTask
-from open4m.training.trainer import Outcome, Trainer, TrainSettings
-from recipes.tokenizers import TokenizerRecipe, tokenizer_recipe
+from open4m.training.trainer import Outcome, Precision, Trainer, TrainSettings
+from recipes.scenes_tiny import IMAGE_SIZE, PATCH_SIZE, PretrainRecipe, pretrain_recipe
+from recipes.tokenizers import SCENES_TOKENIZERS, TokenizerRecipe, tokenizer_recipe
 
-RUN = "run"
-"""Folder of a run's checkpoints and metrics, beside what it produces."""
+RUN, BUNDLE = "run", "bundle"
+"""Folders of a run's checkpoints and metrics, and of the system that pre-training makes."""
 
 
 def train_tokenizer(
@@ -59,3 +64,83 @@ def train_tokenizer(
         if outcome.finished and world.is_main:
             save_tokenizer(task.model, folder)
     return outcome
+
+
+def pretrain(
+    recipe: str | PretrainRecipe,
+    data: str | Path,
+    tokenizers: str | Path,
+    out: str | Path,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    evaluate_every: int = 1000,
+    tensorboard: bool = False,
+    show_progress: bool = True,
+) -> Outcome:
+    """Train a model on the tokenized splits ``train`` and ``val`` of ``data``; the same call resumes it.
+
+    ``out/bundle/`` is the trained system when the run is complete; ``out/run/`` holds its metrics and checkpoints.
+    The text vocabulary is ``tokenizers/text_tokenizer.json``, learned first if it is missing. Without ``minutes``
+    and ``steps`` it takes the time of the recipe.
+
+    Raises:
+        UnknownNameError: no such recipe.
+        DataError: folders of the data or tokenizers are missing.
+        TrainingError: ``out`` holds another run, or gradients were not finite again and again.
+    """
+    recipe = pretrain_recipe(recipe) if isinstance(recipe, str) else recipe
+    settings = TrainSettings(
+        steps=steps,
+        minutes=minutes if minutes or steps else recipe.minutes,
+        learning_rate=recipe.learning_rate,
+        warmup=recipe.warmup,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+        clip=recipe.clip,
+        seed=seed,
+        precision=precision,
+        evaluate_every=evaluate_every,
+    )
+    with world_from_environment() as world:
+        if world.is_main:
+            learn_text(data, tokenizers)
+        world.barrier()
+        text = learn_text(data, tokenizers)
+        task = PretrainTask(recipe, data, tokenizers, text, world, seed)
+        trainer = Trainer(task, settings, Path(out) / RUN, world, tensorboard=tensorboard, show_progress=show_progress)
+        outcome = trainer.run()
+        if outcome.finished and world.is_main:
+            task.model.trained = True
+            save_bundle(make_bundle(recipe, task, text, tokenizers, outcome), Path(out) / BUNDLE)
+    return outcome
+
+
+def make_bundle(
+    recipe: PretrainRecipe, task: PretrainTask, text: TextTokenizer, tokenizers: str | Path, outcome: Outcome
+) -> Bundle:
+    """The trained model with the tokenizers of its streams."""
+    tokenizer_of = {m: r.name for r in SCENES_TOKENIZERS.values() for m in r.modalities}
+    with_tokenizer = [spec for spec in task.model.config.streams if spec.is_target and spec.modality in tokenizer_of]
+    stream_tokenizers = {spec.name: tokenizer_of[spec.modality] for spec in with_tokenizer}
+    provenance = {
+        "recipe": recipe.name,
+        "data": "procedural scenes rendered by open4m; features by freely licensed stand-ins (open4m.labeling.teachers)",
+        "steps": outcome.steps,
+        "samples": outcome.steps * recipe.batch_size,
+        "validation_loss": {name: round(value, 4) for name, value in outcome.metrics.items()},
+    }
+    info = BundleInfo(
+        name=recipe.name,
+        description=recipe.description,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH_SIZE,
+        stream_tokenizers=stream_tokenizers,
+        licence="Apache-2.0",
+        licence_url="https://www.apache.org/licenses/LICENSE-2.0",
+        provenance=provenance,
+    )
+    models = {name: load_tokenizer(Path(tokenizers) / name) for name in set(stream_tokenizers.values())}
+    return Bundle(info, task.model.eval(), models, text)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from open4m.data.derive import Compute, Files, derive_folders
+from open4m.data.reader import CROPS
 from open4m.data.shards import Sample, finished_shards
 from open4m.errors import DataError
 from open4m.files import read_json
@@ -26,7 +27,6 @@ from open4m.training.tokenizer_task import tokenizer_inputs
 from recipes.tokenizers import SCENES_TOKENIZERS
 
 INT16_MAX = 2**15 - 1
-CROPS = "crop_settings"
 MIN_CROP_SCALE = 0.8
 
 

@@ -43,6 +43,7 @@ from open4m.training.optimizer import (
 
 Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
+Precision = Literal["auto", "bf16", "fp32"]
 
 
 class Task(ABC, Generic[Model, Batch]):
@@ -116,7 +117,7 @@ class TrainSettings:
     keep: int = 2
     log_every: int = 20
     max_skipped: int = 10
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
