@@ -1,0 +1,47 @@
+"""The command line. Every command is one file here; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from tyro.extras import SubcommandApp
+
+from open4m.cli import demo, evaluate, generate, modality, models, scenes, tokenize, train
+from open4m.errors import Open4MError
+
+
+def build() -> SubcommandApp:
+    """The tree of commands."""
+    app = SubcommandApp()
+    app.command(demo.demo)
+    app.command(generate.generate)
+    app.command(evaluate.evaluate)
+    app.command(models.app, name="models")
+    app.command(modality.app, name="modality")
+    app.command(scenes.app, name="scenes")
+    app.command(train.app, name="train")
+    app.command(tokenize.tokenize)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``open4m``. Returns 0, 2 for an error the user can mend, 130 when interrupted."""
+    try:
+        build().cli(
+            prog="open4m",
+            description="Any-to-any vision: predict any modality from any others. Start with: open4m demo",
+            args=arguments,
+        )
+    except Open4MError as error:
+        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; finished files are kept")
+        return 130
+    return 0
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

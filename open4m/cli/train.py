@@ -1,0 +1,84 @@
+"""``open4m train``: label features, train tokenizers, pre-train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+from tyro.extras import SubcommandApp
+
+app = SubcommandApp()
+
+
+@app.command
+def features(data: Path, splits: tuple[str, ...] = ("train", "val"), workers: int = 1) -> None:
+    """Add feature maps, global features and sentence states to rendered splits.
+
+    CLIP, DINOv2, ImageBind and T5 are replaced by freely licensed stand-ins; one of them is trained here on DATA.
+
+    Args:
+        data: root of the data set.
+        splits: which splits; "train" comes first, since the stand-ins are fitted on it.
+        workers: processes over disjoint shards.
+    """
+    from open4m.labeling.teachers import label_features
+
+    for split in splits:
+        label_features(data, split, workers=workers)
+
+
+@app.command
+def tokenizer(
+    recipe: Positional[str],
+    data: Path,
+    out: Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    tensorboard: bool = False,
+) -> None:
+    """Train one tokenizer; the same command resumes it.
+
+    Args:
+        recipe: a name of recipes/tokenizers.py, such as depth.
+        data: root of a data set with splits train and val.
+        out: OUT/<recipe> becomes the tokenizer's folder.
+        minutes: length of the run; default: the recipe's.
+        steps: length in steps instead: resuming is then exact.
+        seed: of initialisation and data order.
+        tensorboard: also write TensorBoard files.
+    """
+    from open4m.training.run import train_tokenizer
+
+    train_tokenizer(recipe, data, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
+
+
+@app.command
+def pretrain(
+    recipe: Positional[str],
+    data: Path,
+    tokenizers: Path,
+    out: Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    tensorboard: bool = False,
+) -> None:
+    """Pre-train a model on tokenized data; the same command resumes it. Runs under torchrun as well.
+
+    Args:
+        recipe: a name of recipes/scenes_tiny.py, such as scenes-tiny.
+        data: root of a data set with tokenized splits train and val (open4m tokenize).
+        tokenizers: folder of trained tokenizers.
+        out: OUT/bundle becomes the trained model.
+        minutes: length of the run; default: the recipe's.
+        steps: length in steps instead: resuming is then exact.
+        seed: of initialisation, data order and masks.
+        tensorboard: also write TensorBoard files.
+    """
+    from open4m.training.run import pretrain as run
+
+    outcome = run(recipe, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
+    if outcome.finished:
+        Console().print(f"[bold green]done[/] {out / 'bundle'}", highlight=False, soft_wrap=True)
