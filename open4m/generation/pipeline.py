@@ -13,7 +13,7 @@ from torch import Tensor
 from open4m.errors import GenerationError
 from open4m.generation.canvas import Canvas, span_bounds
 from open4m.generation.codecs import Codecs
-from open4m.generation.defaults import input_stream, make_plan, modalities
+from open4m.generation.defaults import input_stream, make_plan, modalities, target_stream
 from open4m.generation.engine import Progress, pooled_features, run
 from open4m.generation.inputs import InputReader
 from open4m.generation.plan import Plan
@@ -122,6 +122,12 @@ class AnyToAny:
                 rows = [ids[known] for ids, known in zip(track.ids, track.known, strict=True)]
                 found[name] = rows if given.batched else rows[0]
         return found
+
+    def reconstruct(self, modality: str, values: Sequence[Any]) -> list[Any]:
+        """Values after going through the tokens of ``modality`` and back: the best that predictions can be."""
+        spec = target_stream(self.bundle.model.config, modality)
+        ids = self.tokenize({spec.modality: list(values)})[spec.name]
+        return [self.codecs.value(spec, row) for row in ids]
 
     def embed(self, inputs: Mapping[str, Any]) -> np.ndarray:
         """A feature vector (D,) of the inputs, (B, D) for a batch: float32, mean of the encoder's final states."""
