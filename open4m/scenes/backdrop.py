@@ -8,18 +8,17 @@ import numpy as np
 
 from open4m.scenes.kit import ball, box, solid, turned
 from open4m.scenes.materials import (
-    COLOURS,
+    WOODS,
     Material,
     Pattern,
     any_colour,
+    fabric,
     jitter,
     metal,
     named,
     patterned,
-    to_linear,
+    scaled,
     wood,
-    WOODS,
-    fabric,
 )
 from open4m.scenes.model import Model, Part, placed
 from open4m.scenes.placement import Planner
@@ -87,10 +86,10 @@ def _floor(rng: Rng) -> tuple[str, Material, str]:
     style = rng.integers(4)
     if style <= 1:
         tone = WOODS[int(rng.integers(len(WOODS)))]
-        dark = tuple(int(v * 0.66) for v in tone)
+        dark = np.array(tone) * 0.66
         planks = Material(
             jitter(tone, rng, 0.08),
-            jitter((dark[0], dark[1], dark[2]), rng, 0.05),
+            jitter(dark, rng, 0.05),
             Pattern.PLANKS,
             rng.uniform(0.12, 0.2),
             0.15,
@@ -134,8 +133,8 @@ def _wall_look(rng: Rng) -> tuple[str, Material]:
             any_colour(rng, ("red", "brown", "orange", "beige")), "gray", Pattern.BRICK, rng.uniform(0.28, 0.4), rng
         )
         return "wall-brick", Material(
-            tuple(0.75 * c + 0.03 for c in brick.colour), brick.second, brick.pattern, brick.scale, name=brick.name
-        )  # type: ignore[arg-type]
+            scaled(brick.colour, 0.75, 0.03), brick.second, brick.pattern, brick.scale, name=brick.name
+        )
     if style < 0.2:
         return "wall-tile", patterned(
             "white",
@@ -150,10 +149,10 @@ def _wall_look(rng: Rng) -> tuple[str, Material]:
         return "wall-wood", Material(plank.colour, plank.second, Pattern.PLANKS, 0.16, name=plank.name)
     pale = _PALE[int(rng.integers(len(_PALE)))]
     if style < 0.45:
-        second = tuple(int(min(255, v * 1.12)) for v in pale)
+        second = np.minimum(np.array(pale) * 1.12, 255)
         return "wall-other-merged", Material(
             jitter(pale, rng, 0.05),
-            jitter((second[0], second[1], second[2]), rng, 0.03),
+            jitter(second, rng, 0.03),
             Pattern.STRIPES,
             rng.uniform(0.2, 0.5),
             name="",
@@ -266,7 +265,7 @@ def room_light(room: Room, rng: Rng) -> Light:
     """An area lamp below the ceiling: four points of it, for soft shadows."""
     x, y = rng.uniform(-0.3, 0.3) * room.width, rng.uniform(-0.2, 0.25) * room.depth
     corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)]) * rng.uniform(0.12, 0.3)
-    points = np.concatenate([corners + (x, y), np.full((4, 1), room.height - 0.15)], axis=1)
+    points = np.concatenate([corners + np.array((x, y)), np.full((4, 1), room.height - 0.15)], axis=1)
     warm = rng.uniform(0.0, 1.0)
     colour = np.array((1.0, 0.97 - 0.09 * warm, 0.93 - 0.2 * warm))
     strength, ambient = rng.uniform(0.75, 1.2), rng.uniform(0.28, 0.42)
@@ -316,19 +315,5 @@ def day_light(rng: Rng) -> Light:
         zenith,
         horizon,
         clouds,
-        1.0,
+        1.3 if kind == "evening" else 1.0,
     )
-
-
-__all__ = [
-    "COLOURS",
-    "Ground",
-    "Room",
-    "build_ground",
-    "build_room",
-    "day_light",
-    "room_light",
-    "to_linear",
-    "wall_model",
-    "window",
-]

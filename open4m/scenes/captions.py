@@ -27,8 +27,8 @@ _PLURALS = {"person": "people", "shelf": "shelves"}
 _NO_COLOUR = frozenset({"potted plant", "orange", "tv", "person", "tree-merged", "rock-merged", "fence-merged"})
 _SHARE_TO_MENTION = 0.004
 _PLACE_SHOWN_BY = {
-    "living room": ("couch",), "bedroom": ("bed",), "kitchen": ("refrigerator", "oven"), "dining room": ("dining table",),
-    "office": ("laptop", "shelf"), "yard": ("house", "fence-merged"),
+    "living room": ("couch",), "bedroom": ("bed",), "kitchen": ("refrigerator", "oven"),
+    "dining room": ("dining table",), "office": ("laptop", "shelf"), "yard": ("house", "fence-merged"),
 }  # fmt: skip
 _GROUND_CLASSES = {
     "wooden floor": "floor-wood", "checkered floor": "floor-other-merged", "tiled floor": "floor-other-merged",

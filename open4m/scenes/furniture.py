@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from open4m.scenes.kit import ball, box, cylinder, four_legs, rod, solid
+from open4m.scenes.kit import ball, box, cylinder, four_legs, rod, shifted, solid
 from open4m.scenes.materials import (
     COLOURS,
     Material,
@@ -15,6 +15,7 @@ from open4m.scenes.materials import (
     metal,
     named,
     patterned,
+    scaled,
     wood,
 )
 from open4m.scenes.model import Model, Part, Surface
@@ -131,7 +132,7 @@ def cabinet(rng: Rng) -> Model:
     body = wood(rng) if rng.random() < 0.6 else named(any_colour(rng, ("white", "gray", "green", "blue", "beige")), rng)
     columns, rows = int(rng.integers(2, 4)), int(rng.integers(1, 4))
     parts = [box((w, d, h), (0, 0, 0), body)]
-    face = Material(tuple(min(1.0, c * 1.25 + 0.02) for c in body.colour), gloss=0.1, name=body.name)  # type: ignore[arg-type]
+    face = Material(scaled(body.colour, 1.25, 0.02), gloss=0.1, name=body.name)
     knob = metal(rng)
     for i in range(columns):
         for j in range(rows):
@@ -223,7 +224,7 @@ def potted_plant(rng: Rng) -> Model:
     if rng.random() < 0.5:
         parts.append(rod((0, 0, h), (0, 0, h + tall * 0.6), 0.02, Material(jitter((96, 68, 40), rng))))
         for _ in range(int(rng.integers(4, 7))):
-            centre = rng.normal(0, r * 0.6, 3) + (0, 0, h + tall * 0.7)
+            centre = shifted(rng.normal(0, r * 0.6, 3), 0, 0, h + tall * 0.7)
             centre[2] = max(centre[2], h + 0.12)
             parts.append(ball(rng.uniform(0.09, 0.15) * (1 + tall), centre, leaf, "pebble"))
     else:

@@ -9,7 +9,12 @@ import numpy as np
 from open4m.scenes.materials import Material
 from open4m.scenes.model import Part
 
-Vector = Sequence[float]
+Vector = Sequence[float] | np.ndarray
+
+
+def shifted(point: Vector, dx: float, dy: float, dz: float) -> np.ndarray:
+    """(3,) the point moved."""
+    return np.asarray(point, float) + np.array((dx, dy, dz))
 
 
 def solid(mesh: str, size: Vector, base: Vector, material: Material, yaw: float = 0.0) -> Part:

@@ -73,7 +73,12 @@ def visible_things(scene: Scene, instance_map: np.ndarray, depth: np.ndarray) ->
 
 def boxes_of(visible: list[Visible]) -> list[Box]:
     """Detections: visible extent, certain."""
-    return [Box(*(float(v) for v in item.box), item.name) for item in visible if item.is_coco]
+    return [_box(item) for item in visible if item.is_coco]
+
+
+def _box(item: Visible) -> Box:
+    xmin, ymin, xmax, ymax = item.box.tolist()
+    return Box(xmin, ymin, xmax, ymax, item.name)
 
 
 def instances_of(visible: list[Visible], instance_map: np.ndarray) -> list[Instance]:
@@ -83,16 +88,16 @@ def instances_of(visible: list[Visible], instance_map: np.ndarray) -> list[Insta
 
 
 def _instance(mask: np.ndarray, window: tuple[slice, slice], size: np.ndarray) -> Instance:
-    parts, count = ndimage.label(mask)
-    if count > 1:
-        mask = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
+    parts = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, output=parts)
+    mask = parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
     rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     mask = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
     corner = np.array([window[1].start + cols[0], window[0].start + rows[0]], dtype=np.float64)
     # Contours run halfway between pixel centres; one pixel of frame and half a pixel of centre give the shift.
     outline = max(find_contours(np.pad(mask, 1).astype(np.float32), 0.5), key=len)[:, ::-1] - 0.5
     outline = _without_collinear(outline[:-1])
-    box = np.concatenate([corner, corner + (mask.shape[1], mask.shape[0])]).reshape(2, 2) / size
+    box = np.concatenate([corner, corner + np.array((mask.shape[1], mask.shape[0]))]).reshape(2, 2) / size
     pick_rows = (np.arange(MASK_SIDE) + 0.5) * mask.shape[0] / MASK_SIDE
     pick_cols = (np.arange(MASK_SIDE) + 0.5) * mask.shape[1] / MASK_SIDE
     stretched = mask[np.ix_(pick_rows.astype(int), pick_cols.astype(int))].astype(np.float32)

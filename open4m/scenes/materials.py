@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+
+Rgb = tuple[float, float, float]
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (196, 38, 36), "orange": (232, 122, 30), "yellow": (238, 202, 56), "green": (62, 148, 66),
@@ -47,8 +51,8 @@ class Material:
         name: colour name as a caption would say it.
     """
 
-    colour: tuple[float, float, float]
-    second: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    colour: Rgb
+    second: Rgb = (0.0, 0.0, 0.0)
     pattern: Pattern = Pattern.PLAIN
     scale: float = 0.2
     gloss: float = 0.0
@@ -56,19 +60,25 @@ class Material:
     name: str = "gray"
 
 
-def to_linear(srgb: tuple[float, float, float] | np.ndarray) -> np.ndarray:
+def to_linear(srgb: Sequence[float] | np.ndarray) -> np.ndarray:
     """sRGB 0…255 → linear RGB 0…1 (power 2.2)."""
     return (np.asarray(srgb, dtype=np.float64) / 255.0) ** 2.2
 
 
-def jitter(srgb: tuple[int, int, int], rng: np.random.Generator, amount: float = 0.1) -> tuple[float, float, float]:
+def jitter(srgb: Sequence[float] | np.ndarray, rng: np.random.Generator, amount: float = 0.1) -> Rgb:
     """A linear colour near an sRGB one: the brightness varies most, the hue little."""
     factor = rng.uniform(1 - amount, 1 + amount) * rng.uniform(1 - amount / 3, 1 + amount / 3, size=3)
     red, green, blue = to_linear(np.clip(np.array(srgb) * factor, 4, 250))
     return float(red), float(green), float(blue)
 
 
-def named(name: str, rng: np.random.Generator, **options: float) -> Material:
+def scaled(colour: Rgb, factor: float, lift: float = 0.0) -> Rgb:
+    """A linear colour times ``factor`` plus ``lift``, at most 1."""
+    red, green, blue = (min(1.0, c * factor + lift) for c in colour)
+    return red, green, blue
+
+
+def named(name: str, rng: np.random.Generator, **options: Any) -> Material:
     """A plain material in a named colour."""
     return Material(jitter(COLOURS[name], rng), name=name, **options)
 
@@ -79,7 +89,7 @@ def any_colour(rng: np.random.Generator, among: tuple[str, ...] = tuple(COLOURS)
 
 
 def patterned(
-    name: str, second: str, pattern: Pattern, scale: float, rng: np.random.Generator, **options: float
+    name: str, second: str, pattern: Pattern, scale: float, rng: np.random.Generator, **options: Any
 ) -> Material:
     """Two named colours in a pattern; captions use the first."""
     return Material(jitter(COLOURS[name], rng), jitter(COLOURS[second], rng), pattern, scale, name=name, **options)
@@ -88,7 +98,7 @@ def patterned(
 def wood(rng: np.random.Generator, gloss: float = 0.1) -> Material:
     """Grained wood; called brown or beige."""
     tone = WOODS[int(rng.integers(len(WOODS)))]
-    dark = tuple(int(v * 0.72) for v in tone)
+    dark = np.array(tone) * 0.72
     return Material(
         jitter(tone, rng, 0.06), jitter(dark, rng, 0.04), Pattern.GRAIN, rng.uniform(0.05, 0.1), gloss,
         name="beige" if sum(tone) > 420 else "brown",
@@ -106,8 +116,7 @@ def fabric(name: str, rng: np.random.Generator) -> Material:
     base = np.array(COLOURS[name], dtype=float)
     other = base * 0.72 if base.mean() > 110 else base + (255 - base) * 0.35
     pattern = (Pattern.PLAIN, Pattern.PLAIN, Pattern.STRIPES, Pattern.DOTS, Pattern.PLAID)[int(rng.integers(5))]
-    second = tuple(int(v) for v in other)
-    return Material(jitter(COLOURS[name], rng), jitter(second, rng, 0.04), pattern, rng.uniform(0.1, 0.22), name=name)
+    return Material(jitter(COLOURS[name], rng), jitter(other, rng, 0.04), pattern, rng.uniform(0.1, 0.22), name=name)
 
 
 # -- evaluation ---------------------------------------------------------------------------------------------------

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from open4m.scenes.kit import along, ball, box, cylinder, limb, ring, rod, solid
-from open4m.scenes.materials import COLOURS, Material, Pattern, any_colour, jitter, metal, named, patterned, wood
+from open4m.scenes.kit import along, ball, box, cylinder, limb, ring, rod, shifted, solid
+from open4m.scenes.materials import (
+    COLOURS,
+    Material,
+    Pattern,
+    any_colour,
+    jitter,
+    metal,
+    named,
+    patterned,
+    scaled,
+    wood,
+)
 from open4m.scenes.model import Model, Part, Surface
 
 Rng = np.random.Generator
@@ -74,9 +85,9 @@ def bicycle(rng: Rng) -> Model:
         for angle in np.arange(4) * np.pi / 4:
             spoke = np.array((np.cos(angle), 0, np.sin(angle))) * r * 0.9
             parts.append(rod(wheel - spoke, wheel + spoke, 0.006, metal(rng)))
-    bar = head + (0.02, 0, 0.12)
-    parts += [rod(head, bar, 0.018, paint), rod(bar - (0, 0.25, 0), bar + (0, 0.25, 0), 0.016, _TYRE)]
-    parts.append(ball((0.13, 0.07, 0.04), seat + (0, 0, 0.06), _TYRE, "pebble"))
+    bar = shifted(head, 0.02, 0, 0.12)
+    parts += [rod(head, bar, 0.018, paint), rod(shifted(bar, 0, -0.25, 0), shifted(bar, 0, 0.25, 0), 0.016, _TYRE)]
+    parts.append(ball((0.13, 0.07, 0.04), shifted(seat, 0, 0, 0.06), _TYRE, "pebble"))
     return Model("bicycle", tuple(parts), paint.name)
 
 
@@ -95,17 +106,19 @@ def _animal(
     head = np.array((0, -length * 0.58, height + thick * 0.55))
     parts.append(limb((0, -length * 0.36, belly + thick * 0.3), head, thick * 0.62, fur))
     parts.append(ball(thick * 0.9, head, fur))
-    parts.append(ball((thick * 0.45, snout, thick * 0.4), head - (0, thick * 0.7, thick * 0.2), fur, "pebble"))
-    parts.append(ball(thick * 0.2, head - (0, thick * 0.65 + snout, thick * 0.12), dark, "pebble"))
+    parts.append(ball((thick * 0.45, snout, thick * 0.4), shifted(head, 0, -thick * 0.7, -thick * 0.2), fur, "pebble"))
+    parts.append(ball(thick * 0.2, shifted(head, 0, -thick * 0.65 - snout, -thick * 0.12), dark, "pebble"))
     for x in (-1, 1):
-        parts.append(ball(thick * 0.14, head + (x * thick * 0.42, -thick * 0.74, thick * 0.3), dark, "pebble"))
-        ear = head + (x * thick * 0.6, thick * 0.1, thick * 0.6)
+        parts.append(ball(thick * 0.14, shifted(head, x * thick * 0.42, -thick * 0.74, thick * 0.3), dark, "pebble"))
+        ear = shifted(head, x * thick * 0.6, thick * 0.1, thick * 0.6)
         if pointed:
             parts.append(solid("cone", (thick * 0.6, thick * 0.4, thick * 0.9), ear, fur))
         else:
-            parts.append(ball((thick * 0.2, thick * 0.34, thick * 0.6), ear - (0, 0, thick * 0.4), dark, "pebble"))
+            parts.append(
+                ball((thick * 0.2, thick * 0.34, thick * 0.6), shifted(ear, 0, 0, -thick * 0.4), dark, "pebble")
+            )
     start = np.array((0, length * 0.42, belly + thick * 0.5))
-    parts.append(limb(start, start + (0, length * 0.22, tail), thick * 0.22, fur))
+    parts.append(limb(start, shifted(start, 0, length * 0.22, tail), thick * 0.22, fur))
     return Model(class_name, tuple(parts), name)
 
 
@@ -113,8 +126,8 @@ def _fur(rng: Rng, names: tuple[str, ...]) -> tuple[str, Material]:
     name = any_colour(rng, names)
     base = jitter(COLOURS[name], rng, 0.15)
     patchy = rng.random() < 0.35
-    second = jitter((232, 226, 214), rng, 0.05) if patchy and name != "white" else tuple(0.8 * c for c in base)
-    return name, Material(base, (second[0], second[1], second[2]), Pattern.MOTTLED, 0.12 if patchy else 0.05, name=name)
+    second = jitter((232, 226, 214), rng, 0.05) if patchy and name != "white" else scaled(base, 0.8)
+    return name, Material(base, second, Pattern.MOTTLED, 0.12 if patchy else 0.05, name=name)
 
 
 def dog(rng: Rng) -> Model:
@@ -148,7 +161,7 @@ def tree(rng: Rng) -> Model:
         return Model("tree-merged", tuple(parts), "green")
     parts = [cylinder(trunk, h * 0.6, (0, 0, 0), bark)]
     for _ in range(int(rng.integers(4, 7))):
-        centre = rng.normal(0, 0.32, 3) * (1, 1, 0.7) + (0, 0, h * 0.72)
+        centre = shifted(rng.normal(0, 0.32, 3) * (1, 1, 0.7), 0, 0, h * 0.72)
         parts.append(ball(rng.uniform(0.45, 0.75) * h / 4 * np.array((1, 1, 0.85)), centre, leaf, "ball"))
     return Model("tree-merged", tuple(parts), "")
 
@@ -219,9 +232,9 @@ def stop_sign(rng: Rng) -> Model:
     centre = np.array((0, -0.04, h - r))
     parts = [
         rod((0, 0, 0), (0, 0, h - r), 0.03, post),
-        along("tube", centre, centre - (0, 0.02, 0), r, white),
-        along("tube", centre, centre - (0, 0.026, 0), r * 0.92, red),
-        box((r * 1.25, 0.01, r * 0.36), centre - (0, 0.03, r * 0.18), white),
+        along("tube", centre, shifted(centre, 0, -0.02, 0), r, white),
+        along("tube", centre, shifted(centre, 0, -0.026, 0), r * 0.92, red),
+        box((r * 1.25, 0.01, r * 0.36), shifted(centre, 0, -0.03, -r * 0.18), white),
     ]
     return Model("stop sign", tuple(parts), "red")
 
@@ -234,7 +247,7 @@ def traffic_light(rng: Rng) -> Model:
     parts = [cylinder(0.05, h - 0.8, (0, 0, 0), metal(rng)), box((0.3, 0.2, 0.82), (0, 0, h - 0.82), case)]
     for i, srgb in enumerate(((60, 220, 90), (250, 200, 40), (240, 40, 36))):
         glow = 1.0 if i == lit else 0.0
-        colour = jitter(srgb, rng, 0.03) if i == lit else jitter(tuple(v // 4 for v in srgb), rng, 0.03)  # type: ignore[arg-type]
+        colour = jitter(np.array(srgb) * (1.0 if i == lit else 0.25), rng, 0.03)
         parts.append(ball((0.1, 0.04, 0.1), (0, -0.1, h - 0.68 + 0.26 * i), Material(colour, glow=glow), "pebble"))
     return Model("traffic light", tuple(parts), "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from open4m.scenes.kit import ball, box, cylinder, limb, ring, rod, solid, turned
-from open4m.scenes.materials import COLOURS, Material, Pattern, any_colour, jitter, metal, named, patterned
+from open4m.scenes.materials import COLOURS, Material, Pattern, any_colour, jitter, metal, named, patterned, scaled
 from open4m.scenes.model import Model
 
 Rng = np.random.Generator
@@ -111,13 +111,8 @@ def teddy_bear(rng: Rng) -> Model:
     """A sitting bear."""
     s = rng.uniform(0.8, 1.5)
     name = any_colour(rng, ("brown", "brown", "beige", "white", "pink"))
-    fur = Material(
-        jitter(COLOURS[name], rng),
-        tuple(0.75 * c for c in jitter(COLOURS[name], rng)),
-        Pattern.MOTTLED,
-        0.05,
-        name=name,
-    )  # type: ignore[arg-type]
+    base = jitter(COLOURS[name], rng)
+    fur = Material(base, scaled(base, 0.75), Pattern.MOTTLED, 0.05, name=name)
     pale = Material(jitter((222, 196, 160), rng))
     dark = Material((0.01, 0.01, 0.01), gloss=0.5)
 
