@@ -16,13 +16,19 @@ from open4m.modalities.base import DenseModality, TextModality
 from open4m.modalities.metadata import FIELDS
 from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import Rgb
+from open4m.modalities.sam_instance import Instance, merge_duplicates
 from open4m.streams import StreamKind, StreamSpec
 from open4m.tokenizers.instance_codecs import decode_instances, decode_people, encode_instances, encode_people
 from open4m.tokenizers.text import TextTokenizer, strip_special
 from open4m.tokenizers.vqvae import VQVAE
 
-_INSIDE_TEXT = {"human_poses": (encode_people, decode_people), "sam_instance": (encode_instances, decode_instances)}
-"""Modalities whose words carry ids of a tokenizer of their own."""
+
+def _merged_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[Instance]:
+    return merge_duplicates(decode_instances(instances, tokenizer))
+
+
+_INSIDE_TEXT = {"human_poses": (encode_people, decode_people), "sam_instance": (encode_instances, _merged_instances)}
+"""Modalities whose words carry ids of a tokenizer of their own: how the ids are made and read."""
 
 
 class Codecs:

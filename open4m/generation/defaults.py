@@ -73,7 +73,7 @@ def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> 
     config = bundle.model.config
     if not targets:
         raise GenerationError(f"Nothing is asked for. This model can generate {', '.join(modalities(config.targets))}.")
-    given = [config.stream(name) for name in inputs]
+    given = [spec for spec in config.streams if spec.name in inputs]
     asked = [target_stream(config, name) for name in dict.fromkeys(targets)]
     for spec in asked:
         twin = next(
@@ -92,7 +92,8 @@ def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> 
             conditions.append(spec.name)  # the published code lets guidance grow with finished grids only
     info = bundle.info
     licences = (f"{info.name}: {info.licence} ({info.licence_url})",)
-    return Plan(info.name, tuple(inputs), tuple(plans), chained, tuple(s.modality for s in _ordered(asked)), licences)
+    requested = tuple(spec.modality for spec in _ordered(asked))
+    return Plan(info.name, tuple(s.name for s in given), tuple(plans), chained, requested, licences)
 
 
 def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions: tuple[str, ...]) -> TargetPlan:

@@ -114,7 +114,7 @@ class InputReader:
         original = _original_size(read)
         view = View.centre_square(original or (size, size), size)
         return {
-            spec: value if isinstance(value, Tokens) else get_modality(spec.modality).apply(value, view)
+            spec: value if _is_cropped(spec, value) else get_modality(spec.modality).apply(value, view)
             for spec, value in read.items()
         }
 
@@ -195,6 +195,15 @@ def _original_size(values: Mapping[StreamSpec, Any]) -> tuple[int, int] | None:
                 "Give both uncropped, or crop both alike."
             )
     return rows, columns
+
+
+def _is_feature_map(spec: StreamSpec) -> bool:
+    return isinstance(get_modality(spec.modality), FeatureMap)
+
+
+def _is_cropped(spec: StreamSpec, value: Any) -> bool:
+    """Whether a value shows the model's view already: ids, and feature maps on the model's own grid."""
+    return isinstance(value, Tokens) or (_is_feature_map(spec) and value.shape[1:] == spec.grid)
 
 
 def _integers(ids: Any) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from open4m.modalities.human_poses import Person
+from open4m.modalities.human_poses import Person, nearest_rotation
 from open4m.modalities.sam_instance import Instance
 from open4m.tokenizers.vqvae import VQVAE
 
@@ -47,7 +47,7 @@ def decode_people(people: Sequence[Person], tokenizer: VQVAE) -> list[Person]:
     """
     values = iter(_detokenize([p.pose_tokens for p in people if p.pose_tokens is not None], tokenizer))
     return [
-        p if p.pose_tokens is None else replace(p, body_pose=nearest_rotations(next(values).reshape(JOINTS, 3, 3)))
+        p if p.pose_tokens is None else replace(p, body_pose=nearest_rotation(next(values).reshape(JOINTS, 3, 3)))
         for p in people
     ]
 
@@ -68,13 +68,6 @@ def decode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[In
         else replace(i, mask=torch.sigmoid(torch.from_numpy(next(logits))).numpy().reshape(MASK_SIDE, MASK_SIDE))
         for i in instances
     ]
-
-
-def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-    """(…, 3, 3) matrices → (…, 3, 3) float32 rotations nearest in the Frobenius norm."""
-    left, _, right = np.linalg.svd(matrices.astype(np.float64))
-    left[..., :, 2] *= np.sign(np.linalg.det(left @ right))[..., None]
-    return (left @ right).astype(np.float32)
 
 
 @torch.inference_mode()

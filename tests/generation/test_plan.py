@@ -1,0 +1,152 @@
+"""Plans: published defaults, edits, cost, JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from conftest import golden
+from tiny_bundle import SIZE, bundle
+
+from open4m.errors import GenerationError, UnknownNameError
+from open4m.generation import AnyToAny, Plan
+from open4m.generation.defaults import GridDefaults, _grid_defaults
+
+RGB = f"rgb@{SIZE}"
+
+
+def model() -> AnyToAny:
+    return AnyToAny(bundle())
+
+
+def published(section: str) -> dict[str, dict]:
+    """Stream → settings of the reference's demo."""
+    table = json.loads((golden("generation") / "demo_defaults.json").read_text())
+    return {stream: settings for names, settings in table[section].items() for stream in names.split("/")}
+
+
+def modality(stream: str) -> str:
+    return stream.removeprefix("tok_").partition("@")[0]
+
+
+@pytest.mark.parametrize(("section", "given"), [("rgb_to_all", "rgb"), ("any_to_rgb", "caption")])
+def test_defaults_are_the_published_ones(section: str, given: str) -> None:
+    expected = published(section)
+    names = [modality(s) for s in expected if modality(s) != given]
+    plan = model().plan(names, [given])
+    for stream, settings in expected.items():
+        if modality(stream) == given:
+            continue
+        target = plan[modality(stream)]
+        assert target.scheme == settings["autoregression_scheme"]
+        assert target.temperature == settings["temp"]
+        assert target.temperature_schedule == settings["temp_schedule"]
+        if target.is_sequence:
+            assert target.tokens == settings["tokens_per_target"]
+        else:
+            assert target.tokens == 16  # of this tiny grid
+            assert target.steps == min(settings["decoding_steps"], 16)
+            assert target.token_schedule == settings["token_decoding_schedule"]
+            assert target.guidance == settings["cfg_scale"]
+        assert target.top_p == 0.8 and target.top_k == 0
+
+
+def test_super_resolution_defaults() -> None:
+    (settings,) = set(map(json.dumps, published("super_resolution").values()))
+    expected = json.loads(settings)
+    spec = replace(bundle().model.config.stream(f"tok_depth@{SIZE}"), name=f"tok_depth@{2 * SIZE}")
+    found = _grid_defaults(bundle(), spec, has_picture=True)
+    assert found == GridDefaults(
+        expected["decoding_steps"],
+        expected["temp"],
+        expected["temp_schedule"],
+        expected["cfg_scale"],
+        expected["autoregression_scheme"],
+        expected["token_decoding_schedule"],
+    )
+
+
+def test_order_is_the_published_one() -> None:
+    order = json.loads((golden("generation") / "demo_defaults.json").read_text())["order"]
+    everything = [modality(s) for s in order]
+    plan = model().plan(everything[::-1], [])
+    assert [t.modality for t in plan.targets] == everything
+
+
+def test_a_picture_makes_targets_independent_and_averaged() -> None:
+    plan = model().plan(["depth", "semseg", "caption", "dinov2_global"], ["rgb"])
+    assert not plan.chained and plan.inputs == (RGB,)
+    assert {t.modality: t.decode for t in plan.targets} == {
+        "dinov2_global": "tokens",
+        "depth": "expected",
+        "semseg": "tokens",
+        "caption": "tokens",
+    }
+    assert all(t.conditions == (RGB,) for t in plan.targets)
+
+
+def test_chains_let_guidance_grow() -> None:
+    plan = model().plan(["rgb", "depth", "caption"], ["color_palette"])
+    assert plan.chained
+    assert plan["depth"].conditions == ("color_palette",)
+    assert plan["rgb"].conditions == ("color_palette", f"tok_depth@{SIZE}")
+    assert plan["caption"].conditions == ("color_palette", f"tok_depth@{SIZE}", f"tok_rgb@{SIZE}")
+
+
+def test_words_to_picture_goes_through_clip() -> None:
+    plan = model().plan(["rgb"], ["caption"])
+    assert [t.modality for t in plan.targets] == ["clip", "rgb"] and plan.requested == ("rgb",)
+    assert [t.modality for t in model().plan(["rgb"], ["depth"]).targets] == ["rgb"]
+
+
+def test_cost_counts_shared_passes() -> None:
+    plan = model().plan(["depth", "normal", "semseg", "color_palette"], ["rgb"])
+    assert (plan.cost.encoder_passes, plan.cost.decoder_passes, plan.cost.token_steps) == (2 + 1, 2, 22)
+    apart = plan.edit("depth", guidance=1.0).edit("normal", steps=4, decode="tokens")
+    assert (apart.cost.encoder_passes, apart.cost.decoder_passes) == (2 + 1 + 8 + 1, 2 + 1 + 8)
+
+
+def test_plans_survive_json_and_print() -> None:
+    plan = model().plan(["depth", "caption"], ["rgb"]).edit("depth", guidance={RGB: 1.5}, temperature=0.5)
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    text = str(plan)
+    for part in ("tok_depth@32", "1.5 rgb@32", "per token", "encoder passes", "Apache-2.0", "independent"):
+        assert part in text
+
+
+@pytest.mark.parametrize("broken", [{}, {"format_version": 1}, {"format_version": 1, "targets": [{"modality": "x"}]}])
+def test_what_is_no_plan_is_refused(broken: dict) -> None:
+    with pytest.raises(GenerationError):
+        Plan.from_dict(broken)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 0}, {"temperature": -1}, {"top_p": 2}, {"scheme": "x"}, {"temperature_schedule": "x"}, {"steps": 2}],
+)
+def test_impossible_settings_are_refused(changes: dict) -> None:
+    plan = model().plan(["depth"], ["rgb"])
+    with pytest.raises(GenerationError):
+        plan.edit("depth", **changes)  # steps 2 does not go with decode "expected"
+
+
+def test_names_are_checked_and_near_ones_suggested() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'depth'"):
+        model().plan(["dept"], ["rgb"])
+    with pytest.raises(UnknownNameError, match="Did you mean 'caption'"):
+        model().plan(["depth"], ["captions"])
+    with pytest.raises(UnknownNameError, match="steps"):
+        model().plan(["depth"], ["rgb"]).edit("depth", step=3)
+    with pytest.raises(UnknownNameError, match="target of this plan"):
+        model().plan(["depth"], ["rgb"]).edit("normal", steps=3)
+    with pytest.raises(GenerationError, match="cannot predict t5_caption"):
+        model().plan(["t5_caption"], ["rgb"])
+    with pytest.raises(GenerationError, match=r"given .* and asked for"):
+        model().plan(["rgb"], ["rgb"])
+    with pytest.raises(GenerationError, match="Nothing is asked for"):
+        model().plan([], ["rgb"])
+
+
+def test_streams_can_be_named_directly() -> None:
+    assert model().plan([f"tok_depth@{SIZE}"], [f"tok_rgb@{SIZE}"]).inputs == (f"tok_rgb@{SIZE}",)
