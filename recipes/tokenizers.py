@@ -1,7 +1,8 @@
 """Settings of the tokenizers of the embedded scenes: 112 px, patch 8, 14 × 14 tokens, 6.5 M parameters in all.
 
 What they rest on (measured on two CPU cores): small batches, quantization from k-means after a while without it, few
-wide attention heads; convolutions for pictures, depth, normals and edges, a ViT for class maps and feature maps.
+wide attention heads; convolutions for pictures, depth, normals and edges, a ViT for class maps, feature maps and
+masks; higher learning rates for the small networks of features and masks.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _dense(name: str, modalities: tuple[str, ...], codebook_size: int, **options
 def _feature_map(name: str) -> TokenizerRecipe:
     size = "ViT/B_1-Wi_96-H_2"
     options = {"n_channels": 64, "patch_proj": False, "enc_type": size, "dec_type": size, "loss": "mse"}
-    return replace(_dense(name, (name,), 512, **options), minutes=3.0)
+    return replace(_dense(name, (name,), 512, **options), learning_rate=3e-3, minutes=3.0)
 
 
 def _vector(name: str, channels: int, size: str, heads: int, codebook_size: int) -> TokenizerRecipe:
@@ -89,7 +90,7 @@ def _vector(name: str, channels: int, size: str, heads: int, codebook_size: int)
         latent_dim=64,
         loss="mse",
     )
-    return TokenizerRecipe(name, (name,), config, batch_size=64, late_start=0, minutes=2.0)
+    return TokenizerRecipe(name, (name,), config, batch_size=64, learning_rate=3e-3, late_start=0, minutes=2.0)
 
 
 def _conv(encoder_blocks: int, decoder_blocks: int, width: int) -> dict[str, str]:
@@ -117,7 +118,7 @@ _RECIPES = (
     _feature_map("imagebind"),
     _vector("dinov2_global", 512, "BottleneckMLP/B_1-Wi_96", heads=16, codebook_size=512),
     _vector("imagebind_global", 512, "BottleneckMLP/B_1-Wi_96", heads=16, codebook_size=512),
-    _vector("human_poses", 207, "BottleneckMLP/B_1-Wi_128", heads=8, codebook_size=256),
+    _vector("human_poses", 207, "BottleneckMLP/B_1-Wi_128", heads=8, codebook_size=512),
     TokenizerRecipe(
         "sam_instance",
         ("sam_instance",),
@@ -132,6 +133,7 @@ _RECIPES = (
             dec_type="ViT/B_2-Wi_96-H_2",
         ),
         batch_size=32,
+        learning_rate=2e-3,
         late_start=300,
         minutes=2.0,
     ),

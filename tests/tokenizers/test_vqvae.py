@@ -98,10 +98,9 @@ def blobs(count: int) -> torch.Tensor:
     return pictures
 
 
-@pytest.mark.parametrize("backbone", [VIT, CONV])
-def test_training_uses_the_codebook_and_the_error_falls(backbone: str) -> None:
+def test_training_uses_the_codebook_and_the_error_falls() -> None:
     model = small(
-        backbone, n_channels=1, codebook_size=64, kmeans_init=True, norm_latents=True, ema_decay=0.95,
+        CONV, n_channels=1, codebook_size=64, kmeans_init=True, norm_latents=True, ema_decay=0.95,
         threshold_ema_dead_code=0.05, commitment_weight=0.25,
     ).train()  # fmt: skip
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=3e-3)
@@ -115,7 +114,7 @@ def test_training_uses_the_codebook_and_the_error_falls(backbone: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    for index in range(90):
+    for index in range(80):
         if index == 25:
             model.begin_quantization([blobs(16) for _ in range(8)])
         step(blobs(16))
