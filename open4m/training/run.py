@@ -127,7 +127,7 @@ def make_bundle(
     stream_tokenizers = {spec.name: tokenizer_of[spec.modality] for spec in with_tokenizer}
     provenance = {
         "recipe": recipe.name,
-        "data": "procedural scenes rendered by open4m; features by freely licensed stand-ins (open4m.labeling.teachers)",
+        "data": "scenes rendered by open4m; features by freely licensed stand-ins (open4m.labeling.teachers)",
         "steps": outcome.steps,
         "samples": outcome.steps * recipe.batch_size,
         "validation_loss": {name: round(value, 4) for name, value in outcome.metrics.items()},
