@@ -180,9 +180,9 @@ def _original_size(values: Mapping[StreamSpec, Any]) -> tuple[int, int] | None:
     Raises :class:`GenerationError` if picture-like values have different proportions.
     """
     sizes = {
-        spec.modality: (value.shape[1:] if isinstance(get_modality(spec.modality), FeatureMap) else value.shape[:2])
+        spec.modality: value.shape[:2]
         for spec, value in values.items()
-        if isinstance(value, np.ndarray) and spec.grid is not None
+        if isinstance(value, np.ndarray) and spec.grid is not None and not _is_feature_map(spec)
     }
     if not sizes:
         return None
