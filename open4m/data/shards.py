@@ -247,8 +247,11 @@ class ShardDataset:
             raise UnknownNameError("folder", name, self.names)
         path, members = shard.folders[name]
         member = members[row]
-        with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), member.size, member.offset)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            data = os.pread(descriptor, member.size, member.offset)
+        finally:
+            os.close(descriptor)
         if len(data) != member.size:
             raise DataError(f"{path}: became shorter while in use: {member.key}.{member.extension} is cut off.")
         return member.extension, data

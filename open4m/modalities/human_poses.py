@@ -206,7 +206,7 @@ class HumanPoses(TextModality[list[Person]]):
                 key: [_rounded(getattr(p, key)) for p in value] for key in ("global_orient", "body_pose", "betas")
             },
         }
-        if all(p.pose_tokens is not None for p in value):
+        if self.has_tokens(value):
             table["pose_tokenized"] = [p.pose_tokens for p in value]
         return json.dumps(table).encode()
 
@@ -245,6 +245,8 @@ class HumanPoses(TextModality[list[Person]]):
         A flip mirrors the body: sides swapped, rotations and camera reflected, tokens dropped. (The published system
         ignored flips.)
         """
+        if view.is_whole:
+            return value
         seen = []
         for person in value:
             corners = np.sort(view.points(np.asarray(person.box, dtype=np.float64).reshape(2, 2)), axis=0)
@@ -259,6 +261,10 @@ class HumanPoses(TextModality[list[Person]]):
         return draw_bodies(bodies, size, background)
 
     # -- words --------------------------------------------------------------------------------------------------
+    def has_tokens(self, value: list[Person]) -> bool:
+        """Whether everybody has ``pose_tokens``, as words need them."""
+        return all(person.pose_tokens is not None for person in value)
+
     def with_tokens(self, value: list[Person], tokens: np.ndarray) -> list[Person]:
         """The people with ``pose_tokens`` from the rows of ``tokens`` (N or more, 8)."""
         return [replace(p, pose_tokens=tuple(map(int, row))) for p, row in zip(value, tokens, strict=False)]
@@ -269,7 +275,7 @@ class HumanPoses(TextModality[list[Person]]):
         Raises:
             ModalityError: a person has no ``pose_tokens``.
         """
-        if any(person.pose_tokens is None for person in value):
+        if not self.has_tokens(value):
             raise ModalityError(
                 self.name,
                 "words",

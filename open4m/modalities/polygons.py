@@ -35,7 +35,14 @@ def _clip(polygon: np.ndarray, axis: int, bound: float, sign: float) -> np.ndarr
 
 def contains(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Whether each of ``points`` (P, 2) lies in a polygon (even–odd rule) or on its border, (P,) bool."""
-    start, end = polygon, np.roll(polygon, -1, axis=0)
+    inside = ((points >= polygon.min(axis=0)) & (points <= polygon.max(axis=0))).all(axis=1)
+    if inside.any():  # most points are outside of the bounds of most polygons
+        inside[inside] = _contains(polygon, points[inside])
+    return inside
+
+
+def _contains(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
+    start, end = polygon, np.concatenate([polygon[1:], polygon[:1]])
     edge, offset = end - start, points[:, None] - start  # (K, 2), (P, K, 2)
     cross = edge[:, 0] * offset[..., 1] - edge[:, 1] * offset[..., 0]
     above, end_above = offset[..., 1] >= 0, points[:, None, 1] >= end[:, 1]

@@ -213,6 +213,8 @@ class SamInstance(TextModality[list[Instance]]):
 
         Masks and tokens stay where the shape does; a clipped or flipped instance is rasterised anew from its polygon.
         """
+        if view.is_whole:
+            return value
         seen = []
         for instance in value:
             moved = view.points(instance.polygon)
@@ -247,6 +249,10 @@ class SamInstance(TextModality[list[Instance]]):
         return result
 
     # -- words --------------------------------------------------------------------------------------------------
+    def has_tokens(self, value: list[Instance]) -> bool:
+        """Whether all instances have ``mask_tokens``, as words need them."""
+        return all(instance.mask_tokens is not None for instance in value)
+
     def with_tokens(self, value: list[Instance], tokens: np.ndarray) -> list[Instance]:
         """The instances with ``mask_tokens`` from the rows of ``tokens`` (N or more, 16)."""
         return [replace(i, mask_tokens=tuple(map(int, row))) for i, row in zip(value, tokens, strict=False)]
@@ -260,7 +266,7 @@ class SamInstance(TextModality[list[Instance]]):
         Raises:
             ModalityError: an instance has no ``mask_tokens``.
         """
-        if any(instance.mask_tokens is None for instance in value):
+        if not self.has_tokens(value):
             raise ModalityError(
                 self.name,
                 "words",

@@ -39,6 +39,11 @@ class View:
         if min(self.height, self.width, *self.size, *self.original) < 1:
             raise ValueError(f"view {self} has an empty box, size or original")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole image is seen as it is, up to its size: relative coordinates do not change."""
+        return not (self.flip or self.top or self.left) and (self.height, self.width) == self.original
+
     @classmethod
     def full(cls, original: tuple[int, int], size: tuple[int, int] | None = None) -> View:
         """The whole image, resized to ``size`` (default: as it is)."""
