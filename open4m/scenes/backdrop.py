@@ -315,5 +315,5 @@ def day_light(rng: Rng) -> Light:
         zenith,
         horizon,
         clouds,
-        1.3 if kind == "evening" else 1.0,
+        1.0,
     )

@@ -195,7 +195,7 @@ class _Teller:
                 found.append(f"{with_article(_noun(a))} is on {with_article(_noun(support))}")
             for b in self.big:
                 if a is not b and a.thing.support is None and b.thing.support is None:
-                    words = _relative(a, b)
+                    words = relative(a, b)
                     if words and _noun(a) != _noun(b):
                         found.append(f"{with_article(_noun(a))} is {words} {with_article(_noun(b))}")
         return _sentence(found[int(self.rng.integers(len(found)))]) if found else None
@@ -204,7 +204,7 @@ class _Teller:
         return next((other for other in self.visible if other.index == item.thing.support), None)
 
 
-def _relative(a: Visible, b: Visible) -> str:
+def relative(a: Visible, b: Visible) -> str:
     """Left and right as seen in the picture, before and behind by depth, beside by distance; "" if unclear."""
     gap = np.linalg.norm(a.thing.pose[:2, 3] - b.thing.pose[:2, 3])
     reach = sum(float(np.ptp(v.thing.model.bounds[:, :2], axis=0).max()) / 2 for v in (a, b))

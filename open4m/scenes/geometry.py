@@ -94,6 +94,9 @@ class Geometry:
         face *= -np.sign(np.einsum("nc,nc->n", face, directions))[:, None]
         normal = _unit(normal)
         normal *= np.where(np.einsum("nc,nc->n", normal, face) < 0, -1, 1)[:, None].astype(np.float32)
+        # Near a silhouette an interpolated normal may point away from the ray's origin: bend it to the silhouette.
+        away = np.einsum("nc,nc->n", normal, directions)
+        normal = _unit(normal - np.maximum(away, 0)[:, None] * directions)
         distance = np.where(missed, np.inf, distance).astype(np.float32)
         with np.errstate(invalid="ignore"):
             point = np.where(missed[:, None], 0, origins + directions * distance[:, None]).astype(np.float32)

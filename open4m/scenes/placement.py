@@ -55,22 +55,11 @@ class Planner:
         return len(self.things) - 1
 
     def place(
-        self,
-        model: Model,
-        pose: np.ndarray,
-        support: int | None = None,
-        allowed: int | None = None,
-        overhang: float = 0.0,
+        self, model: Model, pose: np.ndarray, support: int | None = None, allowed: int | None = None
     ) -> int | None:
-        """Put a thing where it is free; its index, or None.
-
-        Args:
-            support: index of the thing that it stands or sits on.
-            allowed: index of a thing that may be overlapped (one's seat).
-            overhang: metres that the thing may reach out of the floor.
-        """
+        """Put a thing where it is inside and free; its index, or None. ``allowed`` may be overlapped (one's seat)."""
         print_ = Footprint.of(model, pose)
-        if (print_.corners < self.low - _GAP - overhang).any() or (print_.corners > self.high + _GAP + overhang).any():
+        if (print_.corners < self.low - _GAP).any() or (print_.corners > self.high + _GAP).any():
             return None
         for index, other in enumerate(self._solids):
             if other is not None and index != allowed and print_.overlaps(other):

@@ -111,8 +111,9 @@ def teddy_bear(rng: Rng) -> Model:
     """A sitting bear."""
     s = rng.uniform(0.8, 1.5)
     name = any_colour(rng, ("brown", "brown", "beige", "white", "pink"))
-    base = jitter(COLOURS[name], rng)
-    fur = Material(base, scaled(base, 0.75), Pattern.MOTTLED, 0.05, name=name)
+    fur = Material(
+        jitter(COLOURS[name], rng), scaled(jitter(COLOURS[name], rng), 0.75), Pattern.MOTTLED, 0.05, name=name
+    )
     pale = Material(jitter((222, 196, 160), rng))
     dark = Material((0.01, 0.01, 0.01), gloss=0.5)
 

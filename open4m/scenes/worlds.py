@@ -193,8 +193,8 @@ def _stock_surfaces(planner: Planner, rng: Rng) -> None:
                 makers = [small_things.book if rng.random() < 0.6 else maker for maker in makers]
             elif name == "bed":
                 makers = [small_things.teddy_bear if rng.random() < 0.5 else small_things.book for _ in makers[:1]]
-            elif name == "cabinet-merged" and rng.random() < 0.7:
-                makers.insert(0, furniture.tv if rng.random() < 0.7 else small_things.microwave)
+            elif name == "cabinet-merged" and rng.random() < 0.5:
+                makers.insert(0, furniture.tv if rng.random() < 0.6 else small_things.microwave)
             for maker in makers:
                 model = maker(rng)
                 half = (model.bounds[1, :2] - model.bounds[0, :2]) / 2
@@ -284,8 +284,6 @@ def _outdoors(seed: tuple[int, ...], rng: Rng, extra: Sequence[Model]) -> Scene:
     words = build_ground(ground, planner, rng)
     _background(planner, place, ground.far, rng)
     planner.low, planner.high = np.array((-2.3, -0.9)), np.array((2.3, ground.far - 0.3))
-    if place == "street" and rng.random() < 0.6:
-        _drive(planner, outdoor.car(rng), rng)
     for _ in range(int(rng.integers(4, 8))):
         model = _pick(rng, GROUNDS[place])(rng)
         if model.class_name == "car":
@@ -312,11 +310,10 @@ def _upright(planner: Planner, model: Model, rng: Rng) -> None:
 
 
 def _drive(planner: Planner, model: Model, rng: Rng) -> None:
-    """A car along the road, sometimes coming out of the picture's side, or across it."""
+    """A car along the road or, less often, across it."""
     for _ in range(12):
-        turn = rng.choice((-1, 1)) * np.pi / 2 + rng.normal(0, 0.1) if rng.random() < 0.75 else rng.normal(0, 0.5)
-        pose = placed(rng.uniform(-2.4, 2.4), rng.uniform(0.6, planner.high[1]), 0.0, turn)
-        if planner.place(model, pose, overhang=2.5) is not None:
+        yaw = rng.choice((-1, 1)) * np.pi / 2 + rng.normal(0, 0.12) if rng.random() < 0.7 else rng.normal(0, 0.5)
+        if planner.place(model, placed(rng.uniform(-1.6, 1.6), rng.uniform(0.3, 2.8), 0.0, yaw)) is not None:
             return
 
 

@@ -1,0 +1,128 @@
+"""Rendered data sets and asset folders."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from open4m.data.shards import ShardDataset
+from open4m.errors import DataError
+from open4m.modalities.registry import get_modality
+from open4m.scenes import dataset as dataset_room
+from open4m.scenes import load_assets, render_dataset, render_view, sample_scene
+from open4m.scenes.dataset import FOLDERS
+
+
+def contents(root: Path, split: str = "train") -> dict[str, bytes]:
+    """Every shard of a data set by its relative path."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted((root / split).glob("*/*.tar"))}
+
+
+def test_workers_do_not_change_the_data_and_the_layout_is_readable(tmp_path: Path) -> None:
+    render_dataset(tmp_path / "one", 5, seed=3, size=32, workers=1, shard_size=2)
+    render_dataset(tmp_path / "two", 5, seed=3, size=32, workers=2, shard_size=2)
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert len(one) == 3 * len(FOLDERS) and one == two
+    samples = ShardDataset(tmp_path / "one", "train", FOLDERS)
+    assert len(samples) == 5
+    sample = samples[4]
+    assert sample.key == "00000004" and set(sample.files) == set(FOLDERS)
+    for name, (extension, data) in sample.files.items():
+        modality = get_modality(name)
+        assert extension in modality.extensions
+        modality.decode(data, name)
+    assert isinstance(json.loads(sample.files["caption"][1]), list)
+    palettes = json.loads(sample.files["color_palette"][1])[0]
+    assert [len(palettes[str(k)]) for k in range(1, 8)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render_dataset(tmp_path / "whole", 6, size=32, workers=1, shard_size=2)
+    calls = 0
+
+    def breaks(*args: object) -> dict[str, object]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return render_view(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(dataset_room, "render_view", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        render_dataset(tmp_path / "part", 6, size=32, workers=1, shard_size=2)
+    partial = contents(tmp_path / "part")
+    assert len(partial) == len(FOLDERS)
+    monkeypatch.setattr(dataset_room, "render_view", render_view)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "part").glob("train/*/*.tar")}
+    render_dataset(tmp_path / "part", 6, size=32, workers=1, shard_size=2)
+    assert contents(tmp_path / "part") == contents(tmp_path / "whole")
+    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
+
+
+def test_a_larger_count_adds_views_and_other_settings_are_refused(tmp_path: Path) -> None:
+    render_dataset(tmp_path / "grown", 3, size=32, workers=1, shard_size=2)
+    render_dataset(tmp_path / "grown", 5, size=32, workers=1, shard_size=2)
+    render_dataset(tmp_path / "whole", 5, size=32, workers=1, shard_size=2)
+    assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
+    with pytest.raises(DataError, match="seed = 0 instead of 1"):
+        render_dataset(tmp_path / "grown", 5, seed=1, size=32, workers=1, shard_size=2)
+    with pytest.raises(DataError, match="already holds 5"):
+        render_dataset(tmp_path / "grown", 2, size=32, workers=1, shard_size=2)
+    with pytest.raises(DataError, match="count >= 1"):
+        render_dataset(tmp_path / "none", 0)
+
+
+def test_splits_share_no_views(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        render_dataset(tmp_path, 1, size=32, workers=1, split=split)
+    train, val = (ShardDataset(tmp_path, s, ("rgb",))[0].files["rgb"][1] for s in ("train", "val"))
+    assert train != val
+
+
+def test_workers_import_no_torch() -> None:
+    code = "import sys, open4m.scenes.dataset as d; d.get_modality('rgb'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_assets_join_the_scenes(tmp_path: Path) -> None:
+    trimesh.creation.cone(radius=1, height=4).export(tmp_path / "cone.obj")
+    table = {"cone.obj": {"class": "kite", "height": 0.8, "up": "z", "colour": "red"}}
+    (tmp_path / "classes.json").write_text(json.dumps(table))
+    models = load_assets(tmp_path)
+    assert [m.class_name for m in models] == ["kite"]
+    low, high = models[0].bounds
+    assert np.allclose([low[2], high[2]], [0, 0.8]) and abs(low[0] + high[0]) < 1e-6
+    scenes = [sample_scene(seed, models) for seed in range(10)]
+    assert any(t.model.class_name == "kite" for scene in scenes for t in scene.things)
+    kite = next(s for s in scenes if any(t.model.class_name == "kite" for t in s.things))
+    assert render_view(kite, 0, 32)["rgb"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"class": "kite"}, "positive 'height'"),
+        ({"class": "kyte", "height": 1}, "Did you mean 'kite'"),
+        ({"class": "kite", "height": 1, "up": "x"}, "'up' must be"),
+        ({"class": "kite", "height": 1}, "there is no file"),
+    ],
+)
+def test_bad_assets_are_named(tmp_path: Path, entry: dict[str, object], told: str) -> None:
+    with pytest.raises(DataError, match=r"classes\.json: there is no such file"):
+        load_assets(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps({"thing.obj": entry}))
+    with pytest.raises(DataError, match=told):
+        load_assets(tmp_path)
+
+
+def test_broken_model_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "thing.glb").write_bytes(b"not a model")
+    (tmp_path / "classes.json").write_text(json.dumps({"thing.glb": {"class": "kite", "height": 1}}))
+    with pytest.raises(DataError, match=r"thing\.glb"):
+        load_assets(tmp_path)
