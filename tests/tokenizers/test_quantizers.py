@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import distributed as dist
-from torch import multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -174,7 +174,7 @@ def test_two_ranks_share_one_codebook(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, (port, str(tmp_path)), nprocs=2)
+    spawn(_rank, (port, str(tmp_path)), nprocs=2)
     plain, reviving = (
         [load_file(tmp_path / f"{dead_below}-{rank}.safetensors") for rank in range(2)] for dead_below in (0.0, 0.3)
     )
