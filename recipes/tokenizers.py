@@ -1,4 +1,4 @@
-"""Settings of the tokenizers of the embedded scenes: 112 px, patch 8, 14 × 14 tokens, 6.5 M parameters in all.
+"""Settings of the tokenizers of the embedded scenes: 112 px, patch 8, 14 × 14 tokens, 6.4 M parameters in all.
 
 What they rest on (measured on two CPU cores): small batches, quantization from k-means after a while without it, few
 wide attention heads; convolutions for pictures, depth, normals and edges, a ViT for class maps, feature maps and
@@ -141,6 +141,9 @@ _RECIPES = (
 
 SCENES_TOKENIZERS: Mapping[str, TokenizerRecipe] = MappingProxyType({recipe.name: recipe for recipe in _RECIPES})
 """Every tokenizer of the embedded scenes by name."""
+
+TOKENIZER_OF: Mapping[str, str] = MappingProxyType({m: recipe.name for recipe in _RECIPES for m in recipe.modalities})
+"""Modality → name of the tokenizer that serves it."""
 
 
 def tokenizer_recipe(name: str) -> TokenizerRecipe:
