@@ -134,8 +134,8 @@ def check_vocabulary(config: ModelConfig, text: TextTokenizer, source: str) -> N
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
-def save_bundle(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write a bundle, weights stored as ``dtype``.
+def save_bundle(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.bfloat16, card_notes: str = "") -> None:
+    """Write a bundle, weights stored as ``dtype``; ``card_notes`` (Markdown) close its card.
 
     Raises:
         CheckpointError: the model is not trained, or has weights that are not finite.
@@ -152,12 +152,12 @@ def save_bundle(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.b
         save_tokenizer(tokenizer, folder / "tokenizers" / name, dtype)
     if bundle.text is not None:
         bundle.text.save(folder / TEXT)
-    write_bytes(folder / CARD, _model_card(bundle).encode())
+    write_bytes(folder / CARD, _model_card(bundle, card_notes).encode())
     config = {"format_version": FORMAT_VERSION, **asdict(bundle.info), "preprocessing": PREPROCESSING}
     write_json(folder / CONFIG, config | {"model": bundle.model.config.to_dict()})
 
 
-def _model_card(bundle: Bundle) -> str:
+def _model_card(bundle: Bundle, notes: str) -> str:
     info, config = bundle.info, bundle.model.config
     parameters = sum(p.numel() for p in bundle.model.parameters()) / 1e6
     provenance = "\n".join(f"- {key}: {value}" for key, value in info.provenance.items())
@@ -177,7 +177,7 @@ import open4m
 
 model = open4m.load("{info.name}")
 ```
-"""
+{notes}"""
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
