@@ -149,7 +149,7 @@ class AnyToAny:
             if not spec.is_target or target.is_sequence != (spec.kind is StreamKind.SEQUENCE):
                 raise GenerationError(f"{target.stream} cannot be generated with the scheme {target.scheme}.")
             if target.is_sequence:
-                self.codecs.text  # noqa: B018 – raises if there is none
+                _ = self.codecs.text  # raises if there is none
                 for row in range(canvas.batch if target.stream in canvas.tracks else 0):
                     span_bounds(canvas.sequence(target.stream, row), target.modality)
             elif not canvas.open_positions(target.stream).shape[1]:

@@ -1,0 +1,86 @@
+"""Poses and masks through the tokenizers whose ids stand inside text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_pipeline import person, values
+from tiny_bundle import bundle
+
+from open4m.generation.codecs import Codecs
+from open4m.modalities.human_poses import Person, nearest_rotation
+from open4m.modalities.sam_instance import Instance
+from open4m.tokenizers.instance_codecs import (
+    decode_instances,
+    decode_people,
+    encode_instances,
+    encode_people,
+    mask_images,
+    pose_vectors,
+)
+
+
+def people() -> list[Person]:
+    rng = np.random.default_rng(3)
+    return [replace(person(), body_pose=nearest_rotation(rng.normal(size=(23, 3, 3)))) for _ in range(3)]
+
+
+def instances() -> list[Instance]:
+    rng = np.random.default_rng(4)
+    outline = np.array([[0.1, 0.1], [0.5, 0.1], [0.3, 0.6]])
+    box = np.array([0.1, 0.1, 0.5, 0.6])
+    return [Instance(outline, box, (rng.random((64, 64)) > 0.5).astype(np.float32)), Instance(outline, box)]
+
+
+def test_people_gain_tokens_and_poses() -> None:
+    tokenizer = bundle().tokenizer("human_poses")
+    coded = encode_people(people(), tokenizer)
+    expected = tokenizer.tokenize(pose_vectors(people())).flatten(1).tolist()
+    assert [list(p.pose_tokens or ()) for p in coded] == expected
+    assert encode_people(coded, tokenizer) == coded
+    decoded = decode_people(coded, tokenizer)
+    raw = tokenizer.decode_tokens(torch.tensor(expected)[:, :, None, None])[:, :, 0, 0].view(3, 23, 3, 3).numpy()
+    for p, matrices in zip(decoded, raw, strict=True):
+        np.testing.assert_allclose(
+            p.body_pose @ p.body_pose.transpose(0, 2, 1), np.tile(np.eye(3), (23, 1, 1)), atol=1e-5
+        )
+        np.testing.assert_allclose(np.linalg.det(p.body_pose), 1, atol=1e-5)
+        np.testing.assert_allclose(p.body_pose, nearest_rotation(matrices), atol=1e-5)
+    unseen = people()[0]
+    assert decode_people([unseen], tokenizer) == [unseen]
+
+
+def test_instances_gain_tokens_and_masks() -> None:
+    tokenizer = bundle().tokenizer("sam_instance")
+    images = mask_images(instances())
+    assert images.shape == (2, 1, 64, 64) and 0 < images[1].mean() < 1  # the outline was stretched to its box
+    coded = encode_instances(instances(), tokenizer)
+    ids = tokenizer.tokenize(images)
+    assert [list(i.mask_tokens or ()) for i in coded] == ids.flatten(1).tolist()
+    decoded = decode_instances(coded, tokenizer)
+    for instance, mask in zip(decoded, torch.sigmoid(tokenizer.decode_tokens(ids))[:, 0], strict=True):
+        assert instance.mask is not None
+        np.testing.assert_allclose(instance.mask, mask.numpy(), atol=1e-6)
+
+
+def test_nobody_and_nothing() -> None:
+    poses, masks = bundle().tokenizer("human_poses"), bundle().tokenizer("sam_instance")
+    assert encode_people([], poses) == decode_people([], poses) == []
+    assert encode_instances([], masks) == decode_instances([], masks) == []
+    assert pose_vectors([]).shape == (0, 207, 1, 1) and mask_images([]).shape == (0, 1, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["caption", "det", "metadata", "color_palette", "human_poses"])
+def test_words_come_back(name: str) -> None:
+    codecs, spec = Codecs(bundle()), bundle().model.config.stream(name)
+    value = values()[name]
+    ids = torch.tensor(codecs._ids(spec, value))
+    again = codecs.value(spec, ids)
+    assert codecs._ids(spec, again)[: len(ids)] == ids.tolist() or name == "human_poses"
+    if name == "human_poses":  # the pose itself went through a codebook
+        (before,), (after,) = encode_people(value, bundle().tokenizer(name)), again  # type: ignore[arg-type, misc]
+        assert after.pose_tokens == before.pose_tokens
+        np.testing.assert_allclose(after.box, before.box, atol=1e-3)
