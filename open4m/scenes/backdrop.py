@@ -193,24 +193,23 @@ def window(rng: Rng) -> Model:
     return Model("window-other", tuple(parts), "")
 
 
-def wall_model(kind: str, rng: Rng) -> Model:
-    """A door or a mirror, on the wall at y = 0."""
-    if kind == "door":
-        leaf = (
-            wood(rng) if rng.random() < 0.6 else named(any_colour(rng, ("white", "blue", "green", "red", "gray")), rng)
-        )
-        trim, w, h = named("white", rng), rng.uniform(0.8, 0.92), rng.uniform(1.95, 2.1)
-        parts = [box((w + 0.14, 0.03, h + 0.07), (0, -0.015, 0), trim), box((w, 0.05, h), (0, -0.025, 0), leaf)]
-        parts += [box((w * 0.66, 0.03, h * 0.3), (0, -0.045, z * h), leaf) for z in (0.12, 0.58)]
-        parts.append(ball(0.035, (w * 0.4, -0.08, h * 0.48), metal(rng), "pebble"))
-        return Model("door-stuff", tuple(parts), leaf.name)
+def door(rng: Rng) -> Model:
+    """A door in its frame, on the wall at y = 0."""
+    painted = ("white", "blue", "green", "red", "gray")
+    leaf = wood(rng) if rng.random() < 0.6 else named(any_colour(rng, painted), rng)
+    trim, w, h = named("white", rng), rng.uniform(0.8, 0.92), rng.uniform(1.95, 2.1)
+    parts = [box((w + 0.14, 0.03, h + 0.07), (0, -0.015, 0), trim), box((w, 0.05, h), (0, -0.025, 0), leaf)]
+    parts += [box((w * 0.66, 0.03, h * 0.3), (0, -0.045, z * h), leaf) for z in (0.12, 0.58)]
+    parts.append(ball(0.035, (w * 0.4, -0.08, h * 0.48), metal(rng), "pebble"))
+    return Model("door-stuff", tuple(parts), leaf.name)
+
+
+def mirror(rng: Rng) -> Model:
+    """A framed mirror (it does not reflect: a pale glossy plate), on the wall at y = 0."""
     w, h = rng.uniform(0.45, 0.7), rng.uniform(0.7, 1.1)
     glass = Material(jitter((176, 190, 200), rng, 0.05), jitter((214, 226, 232), rng, 0.03), Pattern.GRAIN, 0.9, 0.8)
-    return Model(
-        "mirror-stuff",
-        (box((w, 0.03, h), (0, -0.015, 0), wood(rng)), box((w - 0.1, 0.02, h - 0.1), (0, -0.03, 0.05), glass)),
-        "",
-    )
+    frame, plate = box((w, 0.03, h), (0, -0.015, 0), wood(rng)), box((w - 0.1, 0.02, h - 0.1), (0, -0.03, 0.05), glass)
+    return Model("mirror-stuff", (frame, plate))
 
 
 # -- outdoors ---------------------------------------------------------------------------------------------------------

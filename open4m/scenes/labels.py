@@ -119,9 +119,9 @@ def people_of(visible: list[Visible], camera: Camera) -> list[Person]:
 def _person(item: Visible, camera: Camera) -> Person:
     """Weak-perspective camera that agrees with the real one at the depth of the body's origin.
 
-    With box side b (relative to the picture's side) and origin (X, Y, Z) in camera axes: s = 1 / (tan · b · Z) · 2 / 2
-    since the focal length is 1 / (2 tan) picture sides, and t = 2 (u − c) / (b s) for the projected origin u and the
-    box centre c (4D-Humans, full-image camera rule; spec: from predictions back to the modality).
+    In units of the picture's side: focal length f = 1 / (2 tangent), box side b and centre c, body origin (X, Y, Z)
+    in camera axes, projected to u = f (X, Y) / Z + 1/2. Then scale = 2 f / (b Z), shift = 2 (u - c) / (b scale):
+    the rule by which 4D-Humans goes from its crop to the whole image (spec: from predictions back to the modality).
     """
     body = item.thing.model.body
     assert body is not None

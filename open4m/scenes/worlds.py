@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from open4m.scenes import furniture, outdoor, small_things
-from open4m.scenes.backdrop import Ground, Room, build_ground, build_room, day_light, room_light, wall_model, window
-from open4m.scenes.model import Model, Thing, placed
+from open4m.scenes.backdrop import Ground, Room, build_ground, build_room, day_light, door, mirror, room_light, window
+from open4m.scenes.model import Model, Surface, Thing, placed
 from open4m.scenes.people import person, seated_person
 from open4m.scenes.placement import Planner
 from open4m.scenes.scene import Camera, Scene
@@ -155,70 +155,71 @@ def _chairs_at_tables(planner: Planner, rng: Rng) -> None:
             planner.place(chair, planner.things[index].pose @ placed(x, y, 0.0, yaw))
 
 
+_ON_WALLS: tuple[tuple[Maker, float], ...] = (
+    (window, 0.6), (door, 0.45), (small_things.clock, 0.5), (mirror, 0.2), (window, 0.6),
+)  # fmt: skip
+
+
 def _wall_things(planner: Planner, room: Room, rng: Rng) -> None:
     """Windows, doors, clocks and mirrors, flat on the three walls that cameras see."""
-    for kind in ("window", "door", "clock", "mirror", "window"):
-        if rng.random() < {"window": 0.6, "door": 0.45, "clock": 0.5, "mirror": 0.2}[kind]:
-            model = (
-                small_things.clock(rng)
-                if kind == "clock"
-                else wall_model(kind, rng)
-                if kind != "window"
-                else window(rng)
-            )
-            low, high = model.bounds[0, 2], model.bounds[1, 2]
-            z = 0.0 if kind == "door" else rng.uniform(0.85, max(room.height - (high - low) - 0.15, 0.9)) - low
-            half = (model.bounds[1, 0] - model.bounds[0, 0]) / 2 + 0.1
-            for _ in range(6):
-                wall = int(rng.choice(3, p=(0.6, 0.2, 0.2)))
-                if wall == 0:
-                    span = max(room.width / 2 - half, 0.01)
-                    pose = placed(rng.uniform(-span, span), room.depth / 2 - model.bounds[1, 1], z)
-                else:
-                    side = -1 if wall == 1 else 1
-                    y = rng.uniform(-room.depth / 2 + 1.4 + half, room.depth / 2 - half)
-                    pose = placed(side * (room.width / 2 - model.bounds[1, 1]), y, z, -side * np.pi / 2)
-                if z + high < room.height - 0.02 and planner.place(model, pose) is not None:
-                    break
+    for maker, probability in _ON_WALLS:
+        if rng.random() < probability:
+            model = maker(rng)
+            low, high = model.bounds[:, 2]
+            z = 0.0 if maker is door else rng.uniform(0.85, max(room.height - (high - low) - 0.15, 0.9)) - low
+            _hang(planner, room, model, z, rng)
+
+
+def _hang(planner: Planner, room: Room, model: Model, z: float, rng: Rng) -> None:
+    half = (model.bounds[1, 0] - model.bounds[0, 0]) / 2 + 0.1
+    for _ in range(6):
+        wall = int(rng.choice(3, p=(0.6, 0.2, 0.2)))
+        if wall == 0:
+            span = max(room.width / 2 - half, 0.01)
+            pose = placed(rng.uniform(-span, span), room.depth / 2 - model.bounds[1, 1], z)
+        else:
+            side = -1 if wall == 1 else 1
+            y = rng.uniform(-room.depth / 2 + 1.4 + half, room.depth / 2 - half)
+            pose = placed(side * (room.width / 2 - model.bounds[1, 1]), y, z, -side * np.pi / 2)
+        if z + model.bounds[1, 2] < room.height - 0.02 and planner.place(model, pose) is not None:
+            return
 
 
 def _stock_surfaces(planner: Planner, rng: Rng) -> None:
     """Small things on tables, shelves, cabinets and beds; a television where it fits."""
     for index, thing in list(enumerate(planner.things)):
-        name = thing.model.class_name
         for surface in thing.model.surfaces:
-            count = int(rng.integers(0, 3)) if name == "shelf" else int(rng.integers(1, 4))
-            makers: list[Maker] = [_pick(rng, TABLE_THINGS) for _ in range(count)]
-            if name == "shelf":
-                makers = [small_things.book if rng.random() < 0.6 else maker for maker in makers]
-            elif name == "bed":
-                makers = [small_things.teddy_bear if rng.random() < 0.5 else small_things.book for _ in makers[:1]]
-            elif name == "cabinet-merged" and rng.random() < 0.5:
-                makers.insert(0, furniture.tv if rng.random() < 0.6 else small_things.microwave)
-            for maker in makers:
-                model = maker(rng)
-                half = (model.bounds[1, :2] - model.bounds[0, :2]) / 2
-                room_x, room_y = surface.half_x - half[0] * 0.8, surface.half_y - half[1] * 0.8
-                if model.bounds[1, 2] > surface.clearance or min(room_x, room_y) < 0:
-                    continue
-                for _ in range(6):
-                    turn = (
-                        rng.normal(0, 0.1) if model.class_name in ("tv", "microwave", "laptop") else rng.uniform(-3, 3)
-                    )
-                    if name == "shelf":
-                        turn = 0.0
-                    spot = placed(
-                        surface.x + rng.uniform(-room_x, room_x),
-                        surface.y + rng.uniform(-room_y, room_y),
-                        surface.z,
-                        turn,
-                    )
-                    pose = thing.pose @ spot
-                    if (
-                        planner.place(model, pose, support=index, allowed=index if surface.clearance < 1.0 else None)
-                        is not None
-                    ):
-                        break
+            for maker in _makers_for(thing.model.class_name, rng):
+                _set_down(planner, index, surface, maker(rng), rng)
+
+
+def _makers_for(class_name: str, rng: Rng) -> list[Maker]:
+    """What to put on one surface of a thing."""
+    count = int(rng.integers(0, 3)) if class_name == "shelf" else int(rng.integers(1, 4))
+    makers: list[Maker] = [_pick(rng, TABLE_THINGS) for _ in range(count)]
+    if class_name == "shelf":
+        return [small_things.book if rng.random() < 0.6 else maker for maker in makers]
+    if class_name == "bed":
+        return [small_things.teddy_bear if rng.random() < 0.5 else small_things.book]
+    if class_name == "cabinet-merged" and rng.random() < 0.5:
+        makers.insert(0, furniture.tv if rng.random() < 0.6 else small_things.microwave)
+    return makers
+
+
+def _set_down(planner: Planner, support: int, surface: Surface, model: Model, rng: Rng) -> None:
+    """Try to put a small model somewhere on a surface of the thing ``support``."""
+    owner = planner.things[support]
+    half = (model.bounds[1, :2] - model.bounds[0, :2]) / 2
+    room_x, room_y = surface.half_x - half[0] * 0.8, surface.half_y - half[1] * 0.8
+    if model.bounds[1, 2] > surface.clearance or min(room_x, room_y) < 0:
+        return
+    inside = surface.clearance < 1.0  # between the boards of a shelf, and so inside of its box
+    for _ in range(6):
+        turn = rng.normal(0, 0.1) if model.class_name in ("tv", "microwave", "laptop") else rng.uniform(-3, 3)
+        x, y = surface.x + rng.uniform(-room_x, room_x), surface.y + rng.uniform(-room_y, room_y)
+        pose = owner.pose @ placed(x, y, surface.z, 0.0 if owner.model.class_name == "shelf" else turn)
+        if planner.place(model, pose, support=support, allowed=support if inside else None) is not None:
+            return
 
 
 # -- people, extras, cameras ------------------------------------------------------------------------------------------

@@ -134,6 +134,8 @@ def test_the_ground_points_up_and_what_faces_us_points_at_us() -> None:
 def test_people_project_into_their_boxes_and_the_weak_camera_agrees() -> None:
     checked = 0
     for i in range(40):
+        if checked >= 8:
+            return
         scene = sample_scene((6, i))
         if not any(t.model.body for t in scene.things):
             continue
@@ -154,11 +156,11 @@ def test_people_project_into_their_boxes_and_the_weak_camera_agrees() -> None:
             assert inside.all(axis=1).mean() > 0.75  # legs may be hidden, which shortens the visible box
             assert person.global_orient[1, 1] < -0.7  # upright: the body's y axis points up
             checked += 1
-    assert checked >= 8
+    pytest.fail("too few people stand free")
 
 
 def test_the_weak_camera_matches_the_projection_of_the_body() -> None:
-    for i in range(14):
+    for i in range(8):
         scene = sample_scene((6, i))
         camera = scene.cameras[0]
         values = render_view(scene, 0, SIZE)
