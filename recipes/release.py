@@ -68,20 +68,14 @@ def main(release: Release) -> None:
 def _scores(report: Report, asked: Sequence[str]) -> str:
     to = f" --to {' '.join(asked)}" if asked else ""
     command = f"open4m evaluate {report.model} --given {' '.join(report.inputs)}{to}"
-    return (
-        f"## {', '.join(report.inputs)} given\n\n{report.samples} held-out samples, one prediction each: `{command}`\n\n"
-        f"{markdown(report)}"
-    )
+    what = f"{report.samples} held-out samples, one prediction each: `{command}`"
+    return f"## {', '.join(report.inputs)} given\n\n{what}\n\n{markdown(report)}"
 
 
 def _usage(model: AnyToAny, samples: Sequence[Mapping[str, Any]]) -> str:
     """Share of each codebook that the held-out data uses, and its perplexity."""
-    lines = [
-        "## Codebooks\n",
-        "On the same samples.\n",
-        "| stream | codes | used | perplexity |",
-        "|---|---:|---:|---:|",
-    ]
+    lines = ["## Codebooks\n", "On the same samples.\n"]
+    lines += ["| stream | codes | used | perplexity |", "|---|---:|---:|---:|"]
     for spec in model.bundle.model.config.targets:
         if spec.kind is not StreamKind.TOKENS:
             continue

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from open4m.model.transformer import StreamPrediction
 
-Reduction = Literal["mod", "token"]
+Reduction = Literal["mod", "token", "target"]
 
 
 @dataclass
@@ -43,8 +43,10 @@ def masked_loss(
         target_streams: all streams that could have been targets (``config.targets``), with or without any here.
         reduction: ``mod``: Σ w·CE / Σ w over *all* ``target_streams``, those without targets counting 0 (published
             default; with fewer targets in the batch the loss is smaller). ``token``: mean weighted by the number of
-            *logits*, targets × vocabulary – the published quirk: large vocabularies weigh more.
-        stream_weights: weight of each stream in ``mod`` (1 where not named).
+            *logits*, targets × vocabulary – the published quirk: large vocabularies weigh more. ``target``:
+            Σ w·n·CE / Σ w·n with n targets, every predicted token alike; a stream that happens to have few targets
+            in a small batch then adds little noise.
+        stream_weights: weight w of each stream in ``mod`` and ``target`` (1 where not named).
 
     Raises:
         ValueError: weights given with ``token``, or weights or predictions for streams that are no targets.
@@ -54,10 +56,12 @@ def masked_loss(
     if unknown:
         raise ValueError(f"{sorted(unknown)} are not among the target streams {list(target_streams)}")
     if stream_weights and reduction == "token":
-        raise ValueError("stream_weights go with the reduction 'mod', not with 'token'")
+        raise ValueError("stream_weights go with the reductions 'mod' and 'target', not with 'token'")
     entropies = {p.stream: F.cross_entropy(p.logits.float(), p.labels) for p in predictions}
     if reduction == "token":
         weights = {p.stream: float(p.logits.numel()) for p in predictions}
+    if reduction == "target":
+        weights = {p.stream: weights[p.stream] * len(p.labels) for p in predictions}
     parts = [entropy * weights[stream] for stream, entropy in entropies.items()]
     total = torch.stack(parts).sum() / sum(weights.values()) if parts else torch.zeros(())
     return Loss(total, {k: v.detach() for k, v in entropies.items()}, {p.stream: len(p.labels) for p in predictions})

@@ -75,7 +75,7 @@ class PretrainTask(Task[FourM, TokenBatch]):
         return self._loader.batch(step).to(world.device)
 
     def loss(self, model: Callable[..., Any], batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = masked_loss(model(batch), self._targets, stream_weights=self._weights)
+        loss = masked_loss(model(batch), self._targets, "target", self._weights)
         return loss.total, {f"loss/{stream}": value for stream, value in loss.per_stream.items()}
 
     def evaluate(self, device: torch.device) -> dict[str, float]:

@@ -37,6 +37,13 @@ def test_token_weighs_by_logits() -> None:
     assert loss.total.item() == pytest.approx((A * 8 + B * 6) / 14)
 
 
+def test_target_weighs_every_target_alike() -> None:
+    loss = masked_loss(predictions(), NAMES, "target")
+    assert loss.total.item() == pytest.approx((A * 2 + B * 3) / 5)
+    weighted = masked_loss(predictions(), NAMES, "target", {"a": 2.0, "c": 9.0})
+    assert weighted.total.item() == pytest.approx((A * 4 + B * 3) / 7)
+
+
 def test_stream_weights() -> None:
     loss = masked_loss(predictions(), NAMES, stream_weights={"a": 3.0, "c": 0.5})
     assert loss.total.item() == pytest.approx((3 * A + B) / 4.5)
