@@ -80,5 +80,7 @@ def _read_mesh(path: Path, where: str) -> trimesh.Trimesh:
 
 
 def _main_colour(mesh: trimesh.Trimesh) -> np.ndarray:
-    colour = getattr(mesh.visual, "main_color", None)
+    """sRGB 0…255 of the faces or of the material; grey if the file has neither."""
+    source = getattr(mesh.visual, "material", mesh.visual)
+    colour = getattr(source, "main_color", None)
     return np.array(COLOURS["gray"], float) if colour is None else np.asarray(colour[:3], float)

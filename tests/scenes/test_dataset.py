@@ -104,6 +104,18 @@ def test_assets_join_the_scenes(tmp_path: Path) -> None:
     assert render_view(kite, 0, 32)["rgb"].shape == (32, 32, 3)
 
 
+def test_a_glb_keeps_its_colour_and_is_turned_upright(tmp_path: Path) -> None:
+    mesh = trimesh.creation.box(extents=(1, 3, 2))  # y is up in GLB files
+    material = trimesh.visual.material.PBRMaterial(baseColorFactor=(200, 30, 20, 255))
+    mesh.visual = trimesh.visual.TextureVisuals(material=material)
+    mesh.export(tmp_path / "crate.glb")
+    (tmp_path / "classes.json").write_text(json.dumps({"crate.glb": {"class": "suitcase", "height": 1.5}}))
+    (model,) = load_assets(tmp_path)
+    assert np.allclose(np.ptp(model.bounds, axis=0), (0.5, 1.0, 1.5), atol=1e-5)
+    red, green, blue = model.parts[0].material.colour
+    assert red > 5 * max(green, blue)
+
+
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
