@@ -160,7 +160,7 @@ class _Content:
             raise DataError(f"{self._source(folder)}: not a npy file of numbers ({error}).") from error
 
     def _source(self, folder: str) -> str:
-        return f"{self.dataset.root / self.dataset.split / folder}, sample {self.dataset.key(self.index)}"
+        return f"{self.dataset.root}/{self.dataset.split}/{folder}, sample {self.dataset.key(self.index)}"
 
 
 def decode_npy(data: bytes) -> np.ndarray:
