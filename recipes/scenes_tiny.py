@@ -6,20 +6,20 @@ ones), SwiGLU without biases, one table per vocabulary for encoder, decoder and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from open4m.data.mixture import Component, Mixture
-from open4m.errors import UnknownNameError
+from open4m.errors import DataError, UnknownNameError
 from open4m.modalities.registry import get_modality
 from open4m.model.config import ModelConfig
 from open4m.streams import StreamKind, StreamSpec
 from open4m.tokenizers.config import TokenizerConfig
 from recipes.mixtures import scenes
-from recipes.tokenizers import SCENES_TOKENIZERS
+from recipes.tokenizers import TOKENIZER_OF
 
-IMAGE_SIZE, PATCH_SIZE = 112, 8
 TEXT_TABLE = "text"
 SENTENCE_WIDTH = 384
 """Channels of the sentence encoder that stands where T5 stood."""
@@ -58,8 +58,9 @@ class PretrainRecipe:
         name: of the recipe and of the bundle it makes.
         description: of the bundle, one line.
         dim, encoder_depth, decoder_depth, num_heads: see :class:`ModelConfig`.
+        image_size, patch_size: of the pixel stream, in pixels.
         modalities: whose streams the model has.
-        mixture: of inputs and targets.
+        mixture: of inputs and targets, over the streams of :data:`MODALITIES`; see :meth:`mixture_for`.
         batch_size: samples of a step over all processes.
         learning_rate, warmup, weight_decay, betas, clip: see :class:`open4m.training.trainer.TrainSettings`.
         loss_weights: weights of losses by modality.
@@ -72,8 +73,10 @@ class PretrainRecipe:
     encoder_depth: int = 5
     decoder_depth: int = 4
     num_heads: int = 3
+    image_size: int = 112
+    patch_size: int = 8
     modalities: tuple[str, ...] = MODALITIES
-    mixture: Mixture = field(default_factory=lambda: scenes(IMAGE_SIZE))
+    mixture: Mixture = field(default_factory=scenes)
     batch_size: int = 16
     learning_rate: float = 1.5e-3
     warmup: float = 0.03
@@ -86,13 +89,33 @@ class PretrainRecipe:
     def model_config(self, tokenizers: Mapping[str, TokenizerConfig], text_vocabulary: int) -> ModelConfig:
         """The model over the streams that these tokenizers and this text vocabulary make possible."""
         return ModelConfig(
-            streams=scenes_streams(self.modalities, tokenizers, text_vocabulary),
+            streams=self.streams(tokenizers, text_vocabulary),
             dim=self.dim,
             encoder_depth=self.encoder_depth,
             decoder_depth=self.decoder_depth,
             num_heads=self.num_heads,
             tied_input=True,
         )
+
+    def streams(self, tokenizers: Mapping[str, TokenizerConfig], text_vocabulary: int) -> tuple[StreamSpec, ...]:
+        """Streams with the sizes of these tokenizers (by name) and this vocabulary instead of the published ones.
+
+        Token streams that share a tokenizer (edges), and all text streams, share a table.
+
+        Raises:
+            DataError: a modality's tokenizer is missing.
+        """
+        specs = []
+        for modality in self.modalities:
+            for spec in get_modality(modality).streams(self.image_size, self.patch_size):
+                if spec.kind is StreamKind.SEQUENCE:
+                    spec = replace(spec, vocab_size=text_vocabulary, table=TEXT_TABLE)
+                elif spec.kind is StreamKind.EMBEDDING:
+                    spec = replace(spec, channels=SENTENCE_WIDTH)
+                elif spec.kind is StreamKind.TOKENS:
+                    spec = _token_stream(spec, tokenizers)
+                specs.append(spec)
+        return tuple(specs)
 
     def mixture_for(self, streams: Iterable[StreamSpec]) -> Mixture:
         """The mixture without the streams that the model lacks, and without components that then show nothing."""
@@ -109,33 +132,14 @@ class PretrainRecipe:
         return replace(self.mixture, components=components)
 
 
-def scenes_streams(
-    modalities: tuple[str, ...], tokenizers: Mapping[str, TokenizerConfig], text_vocabulary: int
-) -> tuple[StreamSpec, ...]:
-    """Streams with the sizes of our tokenizers and text vocabulary instead of the published ones.
-
-    Token streams that share a tokenizer (edges), and all text streams, share a table.
-    """
-    tokenizer_of = {m: r.name for r in SCENES_TOKENIZERS.values() for m in r.modalities}
-    streams = []
-    for modality in modalities:
-        for spec in get_modality(modality).streams(IMAGE_SIZE, PATCH_SIZE):
-            if spec.kind is StreamKind.SEQUENCE:
-                spec = replace(spec, vocab_size=text_vocabulary, table=TEXT_TABLE)
-            elif spec.kind is StreamKind.EMBEDDING:
-                spec = replace(spec, channels=SENTENCE_WIDTH)
-            elif spec.kind is StreamKind.TOKENS:
-                name = tokenizer_of[modality]
-                spec = _token_stream(replace(spec, table=name), tokenizers[name])
-            streams.append(spec)
-    return tuple(streams)
-
-
-def _token_stream(spec: StreamSpec, tokenizer: TokenizerConfig) -> StreamSpec:
-    shape = tokenizer.token_shape
-    if spec.grid is None:
-        return replace(spec, vocab_size=tokenizer.codebook_size, max_tokens=shape[0])
-    return replace(spec, vocab_size=tokenizer.codebook_size, max_tokens=shape[0] * shape[1], grid=(shape[0], shape[1]))
+def _token_stream(spec: StreamSpec, tokenizers: Mapping[str, TokenizerConfig]) -> StreamSpec:
+    name = TOKENIZER_OF[spec.modality]
+    if name not in tokenizers:
+        raise DataError(f"{spec.name} needs the tokenizer {name!r}, which is missing. Train it first.")
+    shape = tokenizers[name].token_shape
+    length = math.prod(shape)
+    grid = None if spec.grid is None else (shape[0], shape[1])
+    return replace(spec, vocab_size=tokenizers[name].codebook_size, table=name, max_tokens=length, grid=grid)
 
 
 _RECIPES = (

@@ -13,8 +13,8 @@ from open4m.training.pretrain_task import PretrainTask
 from open4m.training.text_vocabulary import learn_text
 from open4m.training.tokenizer_task import TokenizerTask
 from open4m.training.trainer import Outcome, Precision, Trainer, TrainSettings
-from recipes.scenes_tiny import IMAGE_SIZE, PATCH_SIZE, PretrainRecipe, pretrain_recipe
-from recipes.tokenizers import SCENES_TOKENIZERS, TokenizerRecipe, tokenizer_recipe
+from recipes.scenes_tiny import PretrainRecipe, pretrain_recipe
+from recipes.tokenizers import TOKENIZER_OF, TokenizerRecipe, tokenizer_recipe
 
 RUN, BUNDLE = "run", "bundle"
 """Folders of a run's checkpoints and metrics, and of the system that pre-training makes."""
@@ -122,9 +122,9 @@ def make_bundle(
     recipe: PretrainRecipe, task: PretrainTask, text: TextTokenizer, tokenizers: str | Path, outcome: Outcome
 ) -> Bundle:
     """The trained model with the tokenizers of its streams."""
-    tokenizer_of = {m: r.name for r in SCENES_TOKENIZERS.values() for m in r.modalities}
-    with_tokenizer = [spec for spec in task.model.config.streams if spec.is_target and spec.modality in tokenizer_of]
-    stream_tokenizers = {spec.name: tokenizer_of[spec.modality] for spec in with_tokenizer}
+    stream_tokenizers = {
+        spec.name: TOKENIZER_OF[spec.modality] for spec in task.model.config.targets if spec.modality in TOKENIZER_OF
+    }
     provenance = {
         "recipe": recipe.name,
         "data": "scenes rendered by open4m; features by freely licensed stand-ins (open4m.labeling.teachers)",
@@ -135,8 +135,8 @@ def make_bundle(
     info = BundleInfo(
         name=recipe.name,
         description=recipe.description,
-        image_size=IMAGE_SIZE,
-        patch_size=PATCH_SIZE,
+        image_size=recipe.image_size,
+        patch_size=recipe.patch_size,
         stream_tokenizers=stream_tokenizers,
         licence="Apache-2.0",
         licence_url="https://www.apache.org/licenses/LICENSE-2.0",

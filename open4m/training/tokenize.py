@@ -24,7 +24,7 @@ from open4m.modalities.view import View
 from open4m.tokenizers.io import load_tokenizer
 from open4m.tokenizers.vqvae import VQVAE
 from open4m.training.tokenizer_task import tokenizer_inputs
-from recipes.tokenizers import SCENES_TOKENIZERS
+from recipes.tokenizers import TOKENIZER_OF
 
 INT16_MAX = 2**15 - 1
 MIN_CROP_SCALE = 0.8
@@ -74,12 +74,7 @@ def tokenize_dataset(
 def served_modalities(tokenizers: str | Path) -> dict[str, str]:
     """Modality → folder of its tokenizer, for the tokenizers that are there."""
     folders = {p.parent.name: str(p.parent) for p in sorted(Path(tokenizers).glob("*/config.json"))}
-    served = {
-        modality: folders[name]
-        for name, recipe in SCENES_TOKENIZERS.items()
-        for modality in recipe.modalities
-        if name in folders
-    }
+    served = {modality: folders[name] for modality, name in TOKENIZER_OF.items() if name in folders}
     if not served:
         raise DataError(f"{tokenizers}: no tokenizers. Expected folders such as {tokenizers}/rgb with config.json.")
     return served
