@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from open4m.app.page import Section, write_page
-from open4m.app.panels import background_of, comparisons, value_panel
+from open4m.app.panels import comparisons, given_panels
 from open4m.evaluation.samples import read_values
 from open4m.generation.pipeline import AnyToAny
 from open4m.hub.catalogue import ASSETS
@@ -44,10 +44,12 @@ def run_demo(
     Args:
         index: which of the held-out scenes.
         progress: called with the title of each part before it is generated.
+
+    Raises:
+        DataError: there is no such scene.
     """
     names = tuple(dict.fromkeys([*model.inputs, *model.targets]))
-    samples = read_values(HELDOUT, SPLIT, [n for n in names if n != "t5_caption"], limit=index + 1)
-    truth = samples[index]
+    truth = model.view(read_values(HELDOUT, SPLIT, [n for n in names if n != "t5_caption"], 1, index)[0])
     sections = []
     for title, given, intro in CHAINS:
         if progress is not None:
@@ -79,7 +81,4 @@ def _section(
     result.save(out / "_".join(given))
     sample = result.samples[0]
     predictions = {name: sample[name].value for name in targets}
-    shown = [
-        value_panel(name, truth[name], background_of(truth) if "rgb" in given else None, "given") for name in given
-    ]
-    return Section(title, intro, shown, comparisons(predictions, truth, targets, {}))
+    return Section(title, intro, given_panels(truth, given), comparisons(predictions, truth, targets))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,20 +16,27 @@ from open4m.files import write_bytes
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture with what it shows (``prediction``) and a line to read beside it."""
+
+    what: str
+    image: Image.Image
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Panel:
     """One modality on a page.
 
     Attributes:
         title: heading.
-        images: (what it shows, picture) pairs, left to right.
+        pictures: left to right.
         scores: (metric, value) pairs as they should be read.
-        note: a sentence below.
     """
 
     title: str
-    images: Sequence[tuple[str, Image.Image]] = ()
+    pictures: Sequence[Picture] = ()
     scores: Sequence[tuple[str, str]] = ()
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Section:
     intro: str = ""
     given: Sequence[Panel] = ()
     panels: Sequence[Panel] = ()
-    tables: Sequence[Table] = field(default_factory=list)
+    tables: Sequence[Table] = ()
 
 
 def render_page(title: str, intro: str, sections: Sequence[Section], footer: str) -> str:

@@ -1,4 +1,4 @@
-"""Values as panels of a page: prediction beside truth, with its scores."""
+"""Values as panels of a page: on their own, or prediction beside truth with its scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from open4m.app.page import Panel
+from open4m.app.page import Panel, Picture
 from open4m.evaluation.tables import number
 from open4m.modalities.registry import get_modality
 
@@ -20,10 +20,16 @@ def background_of(values: Mapping[str, Any]) -> Image.Image | None:
     return Image.fromarray(values["rgb"]) if "rgb" in values else None
 
 
-def value_panel(name: str, value: Any, background: Image.Image | None, what: str, note: str = "") -> Panel:
+def value_panel(name: str, value: Any, background: Image.Image | None = None, what: str = "") -> Panel:
     """One value on its own."""
-    modality = get_modality(name)
-    return Panel(modality.card.title, [(what, modality.draw(value, SIZE, _under(name, background)))], note=note)
+    return Panel(get_modality(name).card.title, [_picture(name, value, background, what)])
+
+
+def given_panels(values: Mapping[str, Any], names: Iterable[str]) -> list[Panel]:
+    """What a model was given; overlays lie on the picture only if it was given, too."""
+    names = list(names)
+    background = background_of(values) if "rgb" in names else None
+    return [value_panel(name, values[name], background, "given") for name in names]
 
 
 def comparison(
@@ -31,9 +37,7 @@ def comparison(
     prediction: Any,
     truth: Any,
     background: Image.Image | None,
-    *,
     predicted_over: Image.Image | None = None,
-    note: str = "",
 ) -> Panel:
     """Prediction and truth side by side, scored.
 
@@ -46,23 +50,19 @@ def comparison(
     units = modality.card.metrics
     texts = [(key, f"{number(value)} {units[key].unit}".strip()) for key, value in scores.items()]
     pictures = [
-        ("prediction", modality.draw(prediction, SIZE, _under(name, predicted_over or background))),
-        ("truth", modality.draw(truth, SIZE, _under(name, background))),
+        _picture(name, prediction, predicted_over or background, "prediction"),
+        _picture(name, truth, background, "truth"),
     ]
-    return Panel(modality.card.title, pictures, texts, note)
+    return Panel(modality.card.title, pictures, texts)
 
 
-def comparisons(
-    predictions: Mapping[str, Any], truths: Mapping[str, Any], names: Iterable[str], notes: Mapping[str, str]
-) -> Sequence[Panel]:
+def comparisons(predictions: Mapping[str, Any], truths: Mapping[str, Any], names: Iterable[str]) -> Sequence[Panel]:
     """:func:`comparison` of several modalities of one sample; overlays lie on the pictures of their own side."""
     under = background_of(truths)
     over = background_of(predictions)
-    return [
-        comparison(name, predictions[name], truths[name], under, predicted_over=over, note=notes.get(name, ""))
-        for name in names
-    ]
+    return [comparison(name, predictions[name], truths[name], under, over) for name in names]
 
 
-def _under(name: str, background: Image.Image | None) -> Image.Image | None:
-    return None if name == "rgb" else background
+def _picture(name: str, value: Any, background: Image.Image | None, what: str) -> Picture:
+    modality = get_modality(name)
+    return Picture(what, modality.draw(value, SIZE, None if name == "rgb" else background), modality.describe(value))

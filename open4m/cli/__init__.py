@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from tyro.extras import SubcommandApp
 
 from open4m.cli import demo, evaluate, generate, modality, models, scenes, tokenize, train
@@ -17,10 +18,10 @@ def build() -> SubcommandApp:
     app.command(demo.demo)
     app.command(generate.generate)
     app.command(evaluate.evaluate)
-    app.command(models.app, name="models")
-    app.command(modality.app, name="modality")
-    app.command(scenes.app, name="scenes")
-    app.command(train.app, name="train")
+    app.command(models.app, name="models", help="What can be loaded by name.")
+    app.command(modality.app, name="modality", help="What the kinds of data are: values, files, scores.")
+    app.command(scenes.app, name="scenes", help="Make data from the embedded world.")
+    app.command(train.app, name="train", help="Label features, train tokenizers, pre-train.")
     app.command(tokenize.tokenize)
     return app
 
@@ -33,8 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
             description="Any-to-any vision: predict any modality from any others. Start with: open4m demo",
             args=arguments,
         )
-    except Open4MError as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+    except (Open4MError, OSError) as error:  # OSError: no permission, disk full, a file where a folder should be
+        Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; finished files are kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 
 def demo(out: Path = Path("out/demo"), model: str = "scenes-tiny", scene: int = 0, seed: int = 0) -> None:
@@ -22,5 +23,5 @@ def demo(out: Path = Path("out/demo"), model: str = "scenes-tiny", scene: int = 
     console = Console()
     with console.status("loading the model") as status:
         loaded = open4m.load(model)
-        page = run_demo(loaded, out, scene, seed, lambda title: status.update(f"generating: {title}"))
-    console.print(f"[bold green]done[/] open {page} in a browser", highlight=False, soft_wrap=True)
+        page = run_demo(loaded, out, scene, seed, lambda title: status.update(escape(f"generating: {title}")))
+    console.print(f"[bold green]done[/] open {escape(str(page))} in a browser", highlight=False, soft_wrap=True)

@@ -6,8 +6,9 @@ import json as json_module
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import Positional
 
 
@@ -53,7 +54,7 @@ def evaluate(
     present = set(folder_names(root, split))
     names = [n for n in wanted if n in present or n in (*given, *to)]
     overlay = ["rgb"] if "rgb" in present and "rgb" not in names else []
-    samples = read_values(root, split, [*names, *overlay], limit)
+    samples = [loaded.view(sample) for sample in read_values(root, split, [*names, *overlay], limit)]
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=json) as progress:
         task = progress.add_task("", total=len(samples))
@@ -74,9 +75,8 @@ def evaluate(
     if json:
         print(json_module.dumps(report.to_dict(), indent=2))
         return
-    table = Table(
-        *HEADER, title=f"{report.model} on {report.samples} samples of {report.data}, given {', '.join(given)}"
-    )
+    title = f"{report.model} on {report.samples} samples of {report.data}, given {', '.join(given) or 'nothing'}"
+    table = Table(Column(HEADER[0], no_wrap=True), *HEADER[1:], title=escape(title))
     for row in rows(report):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import asdict, field, make_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.errors import GenerationError
 from open4m.modalities.registry import all_modalities, get_modality
-
-if TYPE_CHECKING:
-    from open4m.generation.result import Result, Sample
 
 Given = make_dataclass(
     "Given",
@@ -58,64 +57,70 @@ def generate(
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
     import open4m
+    from open4m.app.generated import write_generated
 
     inputs = {name: value for name, value in asdict(given).items() if value is not None}
-    if files and "rgb" in inputs:
-        raise GenerationError("Pictures are given both as FILES and as --rgb. Give them once.")
-    loaded = open4m.load(model)
-    jobs = [(path.stem, {"rgb": path, **inputs}) for path in files] or [("", inputs)]
+    jobs = _jobs(files, inputs, out)
     names = [*(["rgb"] if files else []), *inputs]
-    wanted = list(to) or [t for t in loaded.targets if t not in names]
-    for name in wanted:
+    if samples < 1:
+        raise GenerationError(f"--samples is {samples}; expected at least 1.")
+    if not names and not to:
+        raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
+    for name in to:
         get_modality(name)
+    loaded = open4m.load(model)
+    wanted = list(to) or [t for t in loaded.targets if t not in names]
+    planned = loaded.plan(wanted, names)  # also refuses what cannot be done, before any work
     if plan:
-        planned = loaded.plan(wanted, names)
         print(json_module.dumps(planned.to_dict(), indent=2) if json else planned)
         return
+    seen = [loaded.view(job.inputs) for job in jobs]  # a bad file is found before the first one is worked on
     console, summary = Console(stderr=True), []
     with Progress(console=console, disable=json) as progress:
-        for stem, job in jobs:
-            task = progress.add_task(stem or "generating", total=None)
+        for job, values in zip(jobs, seen, strict=True):
+            task = progress.add_task(escape(job.name), total=None)
             result = loaded.generate(
-                job,
+                job.inputs,
                 wanted,
                 seed=seed,
                 samples=samples if samples > 1 else None,
-                progress=lambda name, done, total, task=task: progress.update(
-                    task, description=name, completed=done, total=total
+                progress=lambda name, done, total, task=task, job=job: progress.update(
+                    task, description=escape(f"{job.name}: {name}"), completed=done, total=total
                 ),
             )
-            folder = _folder(out, stem, [other for other, _ in jobs])
-            result.save(folder)
-            page = _write_page(loaded, result, job, folder)
-            summary.append({"folder": str(folder), "page": str(page), "targets": wanted, "seeds": list(result.seeds)})
-    if json:
-        print(json_module.dumps(summary, indent=2))
-    else:
-        licence = loaded.bundle.info.licence
-        console.print(f"licence of the weights: {licence}", highlight=False)
-        for entry in summary:
-            console.print(f"[bold green]done[/] {entry['page']}", highlight=False, soft_wrap=True)
-
-
-def _folder(out: Path, stem: str, stems: list[str]) -> Path:
-    """Several pictures get a folder each; pictures of one name would overwrite each other and are refused."""
-    if len(stems) == 1:
-        return out
-    if stems.count(stem) > 1:
-        raise GenerationError(f"Several pictures are called {stem!r}. Rename them, or run them one after the other.")
-    return out / stem
-
-
-def _write_page(loaded: Any, result: Result, job: dict[str, Any], folder: Path) -> Path:
-    from open4m.app.page import Panel, Section, write_page
-
-    def panels(sample: Sample) -> list[Panel]:
-        return [Panel(get_modality(n).card.title, [("", sample[n].draw(240))]) for n in sample]
-
-    shown = ", ".join(f"{name}: {value}" for name, value in job.items()) or "nothing"
-    sections = [Section(f"Seed {sample.seed}", f"Given {shown}", panels=panels(sample)) for sample in result.samples]
+            result.save(job.folder)
+            page = job.folder / "index.html"
+            write_generated(page, loaded, values, result, job.name)
+            summary.append({"folder": str(job.folder), "page": str(page), "targets": wanted, "seeds": [*result.seeds]})
     info = loaded.bundle.info
-    page = folder / "index.html"
-    write_page(page, "open4m generate", "", sections, f"Model {info.name}, licence of the weights: {info.licence}.")
-    return page
+    if json:
+        print(json_module.dumps({"model": info.name, "licence": info.licence, "results": summary}, indent=2))
+        return
+    console.print(escape(f"licence of the weights: {info.licence}"), highlight=False)
+    for entry in summary:
+        console.print(f"[bold green]done[/] {escape(entry['page'])}", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One input: what it is called, what is given, and where the results go."""
+
+    name: str
+    inputs: dict[str, Any]
+    folder: Path
+
+
+def _jobs(files: Sequence[Path], inputs: dict[str, Any], out: Path) -> list[_Job]:
+    """Several pictures get a folder each; pictures of one name would overwrite each other and are refused."""
+    if not files:
+        return [_Job("generated", inputs, out)]
+    if "rgb" in inputs:
+        raise GenerationError("Pictures are given both as FILES and as --rgb. Give them once.")
+    stems = [path.stem for path in files]
+    repeated = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if repeated:
+        raise GenerationError(
+            f"Several pictures are called {', '.join(repeated)}. Rename them, or run them one after the other."
+        )
+    folders = [out] if len(files) == 1 else [out / stem for stem in stems]
+    return [_Job(path.name, {"rgb": path, **inputs}, folder) for path, folder in zip(files, folders, strict=True)]

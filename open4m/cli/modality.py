@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
@@ -29,7 +30,7 @@ def list_modalities(json: bool = False) -> None:
         facts = _facts(name)
         table.add_row(
             name,
-            facts["title"],
+            escape(facts["title"]),
             " ".join(facts["extensions"]),
             " ".join(stream["name"] for stream in facts["streams"]),
             ", ".join(facts["metrics"]),
@@ -50,22 +51,20 @@ def show(name: Positional[str], json: bool = False) -> None:
     if json:
         print(json_module.dumps(facts, indent=2))
         return
-    console = Console()
-    console.print(f"[bold]{facts['title']}[/] ({name})\n{facts['description']}", highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{facts['title']} ({name})", style="bold")
+    console.print(facts["description"])
     if facts["source"]:
-        console.print(f"labels in the published system: {facts['source']}", highlight=False)
-    console.print(f"files: {', '.join(facts['extensions'])}", highlight=False)
+        console.print(f"labels in the published system: {facts['source']}")
+    console.print(f"files: {', '.join(facts['extensions'])}")
     for stream in facts["streams"]:
         roles = " and ".join(r for r, on in (("input", stream["is_input"]), ("target", stream["is_target"])) if on)
         console.print(
             f"stream {stream['name']}: {stream['kind']}, {roles}, ≤ {stream['max_tokens']} positions, "
-            f"vocabulary {stream['vocab_size'] or '–'}",
-            highlight=False,
+            f"vocabulary {stream['vocab_size'] or '–'}"
         )
     for metric, (unit, higher) in facts["metrics"].items():
-        console.print(
-            f"score {metric} {unit and f'[{unit}] '}({'higher' if higher else 'lower'} is better)", markup=False
-        )
+        console.print(f"score {metric} {unit and f'[{unit}] '}({'higher' if higher else 'lower'} is better)")
 
 
 def _facts(name: str) -> dict:

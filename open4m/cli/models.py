@@ -6,6 +6,7 @@ import json as json_module
 from dataclasses import asdict
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
@@ -29,7 +30,7 @@ def list_models(pattern: Positional[str] = "*", json: bool = False) -> None:
         return
     table = Table("name", "licence of the weights", "what it is")
     for entry in entries:
-        table.add_row(entry.name, entry.licence, entry.description)
+        table.add_row(*map(escape, (entry.name, entry.licence, entry.description)))
     Console().print(table)
 
 

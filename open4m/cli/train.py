@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
@@ -81,4 +82,4 @@ def pretrain(
 
     outcome = run(recipe, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
     if outcome.finished:
-        Console().print(f"[bold green]done[/] {out / 'bundle'}", highlight=False, soft_wrap=True)
+        Console().print(f"[bold green]done[/] {escape(str(out / 'bundle'))}", highlight=False, soft_wrap=True)

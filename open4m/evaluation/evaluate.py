@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -53,8 +54,8 @@ class Report:
     targets: tuple[TargetScores, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
+        """JSON-able form; scores that do not exist (no truth has a box, …) become None."""
+        return _without_nan(asdict(self))
 
 
 def evaluate(
@@ -71,16 +72,21 @@ def evaluate(
     """Generate ``targets`` from ``given`` for every sample and score them.
 
     Args:
-        samples: held-out values by modality (:func:`~open4m.evaluation.samples.read_values`); at least two.
+        samples: held-out values by modality (:func:`~open4m.evaluation.samples.read_values`), as the model sees them
+            (:meth:`~open4m.generation.pipeline.AnyToAny.view`); at least two.
         targets: default: all that the model predicts and the samples hold, but the given ones.
         progress: called with the number of samples finished since the last call.
 
     Returns:
         The report, and the predicted values sample by sample.
     """
+    if batch_size < 1:
+        raise GenerationError(f"batch_size is {batch_size}; expected at least 1.")
     if len(samples) < 2:
         raise GenerationError(f"{len(samples)} samples given; scores and their baselines need at least two.")
     targets = [t for t in (targets or model.targets) if t in samples[0] and t not in given]
+    if not targets:
+        raise GenerationError("Nothing to score: no target is in the samples without being given.")
     predictions: list[dict[str, Any]] = []
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
@@ -92,6 +98,17 @@ def evaluate(
             progress(len(batch))
     scores = tuple(_score(model, name, samples, predictions) for name in targets)
     return Report(model.bundle.info.name, data, tuple(given), len(samples), seed, scores), predictions
+
+
+def _without_nan(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _without_nan(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_nan(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+    return value
 
 
 def _score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from open4m.evaluation.evaluate import Report, Scores
@@ -36,7 +37,9 @@ def markdown(report: Report) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, as a person would write it."""
+    """Three significant digits, as a person would write it; a dash for what does not exist (NaN)."""
+    if math.isnan(value):
+        return "–"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

@@ -97,6 +97,14 @@ class InputReader:
         pictures = [next((Image.fromarray(v) for s, v in row.items() if _is_picture(s, v)), None) for row in rows]
         return Given(canvas, pictures, batched)
 
+    def view(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """See :meth:`~open4m.generation.pipeline.AnyToAny.view`."""
+        config = self.bundle.model.config
+        found = {name: next((s for s in config.streams if name in (s.modality, s.name)), None) for name in values}
+        specs = {name: spec or input_stream(config, name) for name, spec in found.items()}  # which raises for unknown
+        seen = self._sample({specs[name]: value for name, value in values.items()}, None)
+        return {spec.modality: value for spec, value in seen.items()}
+
     def _stream(self, name: str, value: Any, kind: StreamKind | None) -> StreamSpec:
         first = value[0] if isinstance(value, list) and value else value
         wanted = StreamKind.TOKENS if isinstance(first, Tokens) and kind is None else kind

@@ -108,6 +108,14 @@ class AnyToAny:
         outcome = run(plan, given.canvas, self.bundle.model, seeds, self.bundle.text, progress)
         return Result(plan, outcome, self.codecs, seeds, given.pictures, given.batched)
 
+    def view(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of one sample as the model sees them: read, checked, cropped to the centre square at its size.
+
+        Args:
+            values: modality → value or path, as for :meth:`generate`; also modalities that are targets only.
+        """
+        return self._reader.view(values)
+
     def tokenize(self, inputs: Mapping[str, Any]) -> dict[str, Tensor | list[Tensor]]:
         """Stream → ids of the inputs: (L,) int64, a list of them for a batch. Pixels and vectors have no ids.
 

@@ -97,6 +97,10 @@ class Modality(ABC, Generic[Value]):
     def draw(self, value: Value, size: int = 224, background: Image.Image | None = None) -> Image.Image:
         """A picture (RGB, ``size`` × ``size``) as a person would want to see it; ``background`` for overlays."""
 
+    def describe(self, value: Value) -> str:
+        """One line to read beside the picture: words, counts, ranges with their unit. Empty where there is nothing."""
+        return ""
+
     @abstractmethod
     def score(self, predictions: Sequence[Value], truths: Sequence[Value]) -> dict[str, float]:
         """Scores of a list of predictions against the truth; keys are documented in ``card.metrics``."""

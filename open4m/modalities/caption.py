@@ -94,6 +94,9 @@ class Caption(TextModality[str]):
         """The text on a card."""
         return text_card(value, size)
 
+    def describe(self, value: str) -> str:
+        return value
+
     # -- words --------------------------------------------------------------------------------------------------
     def to_words(self, value: str, rng: np.random.Generator | None = None) -> str:
         """The caption with single spaces."""

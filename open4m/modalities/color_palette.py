@@ -102,6 +102,10 @@ class ColorPalette(TextModality[np.ndarray]):
             stripes.rectangle((left, 0, right - 1, size - 1), fill=tuple(colour))
         return picture
 
+    def describe(self, value: np.ndarray) -> str:
+        """Hexadecimal codes."""
+        return " ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in value.tolist()) or "no colours"
+
     # -- words --------------------------------------------------------------------------------------------------
     def to_words(self, value: np.ndarray, rng: np.random.Generator | None = None) -> str:
         """``v1=<k>`` and 3 k words ``v0=<0…255>``. The choice of k is the choice of the value (``decode_all``)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -128,6 +129,11 @@ class Detection(TextModality[list[Box]]):
         for box in value:  # after all frames, so that no frame crosses a label
             label(picture, (box.xmin * side, box.ymin * side), box.class_name, _RED, size=max(9, size / 24))
         return picture
+
+    def describe(self, value: list[Box]) -> str:
+        """Classes and how many of each, in the order of the list."""
+        counts = Counter(box.class_name for box in value)
+        return ", ".join(f"{count} × {name}" for name, count in counts.items()) or "no boxes"
 
     # -- words --------------------------------------------------------------------------------------------------
     def to_words(self, value: list[Box], rng: np.random.Generator | None = None) -> str:

@@ -66,6 +66,9 @@ class EdgeMap(DenseModality[np.ndarray]):
         """White edges on black."""
         return fit_square(Image.fromarray(value), size)
 
+    def describe(self, value: np.ndarray) -> str:
+        return f"{np.mean(value >= 128):.1%} of the pixels are edges"
+
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """``f1``: edges are values ≥ 128, correct within one pixel (8 neighbours), counted over the whole list;
         1 if neither side has an edge. ``l1``: mean |difference| on 0…1."""

@@ -65,6 +65,10 @@ class Features(DenseModality[np.ndarray]):
         if not value.any():
             raise ModalityError(self.name, source, "all features are zero.", "Extract the features again.")
 
+    def describe(self, value: np.ndarray) -> str:
+        """Shape and spread."""
+        return f"{' × '.join(map(str, value.shape))} numbers, standard deviation {value.std():.3g}"
+
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """Means over samples: cosine similarity of the feature vectors (of every position) and |difference|."""
         cosine, l1 = [], []

@@ -260,6 +260,9 @@ class HumanPoses(TextModality[list[Person]]):
         bodies = [(p.joints(), p.betas, p.box, p.camera) for p in value]
         return draw_bodies(bodies, size, background)
 
+    def describe(self, value: list[Person]) -> str:
+        return "1 person" if len(value) == 1 else f"{len(value) or 'no'} people"
+
     # -- words --------------------------------------------------------------------------------------------------
     def has_tokens(self, value: list[Person]) -> bool:
         """Whether everybody has ``pose_tokens``, as words need them."""

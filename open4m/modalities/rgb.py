@@ -91,6 +91,10 @@ class Rgb(DenseModality[np.ndarray]):
     def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
         return fit_square(Image.fromarray(value), size)
 
+    def describe(self, value: np.ndarray) -> str:
+        """Size."""
+        return f"{value.shape[1]} × {value.shape[0]} pixels"
+
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """Mean over pictures of the peak signal-to-noise ratio (at most 100 dB) and of |difference| on 0…1."""
         psnr, l1 = [], []

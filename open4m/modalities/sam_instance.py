@@ -248,6 +248,9 @@ class SamInstance(TextModality[list[Instance]]):
             frames.rectangle(tuple((np.clip(box, 0, 1) * (size - 1)).tolist()), outline=colour)
         return result
 
+    def describe(self, value: list[Instance]) -> str:
+        return "1 instance" if len(value) == 1 else f"{len(value) or 'no'} instances"
+
     # -- words --------------------------------------------------------------------------------------------------
     def has_tokens(self, value: list[Instance]) -> bool:
         """Whether all instances have ``mask_tokens``, as words need them."""

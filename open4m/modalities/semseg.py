@@ -20,6 +20,7 @@ from open4m.streams import StreamSpec
 
 CLASSES = len(PANOPTIC_CLASSES)
 FILE_NONE = 255
+_DESCRIBED = 6
 _FORM = f"an (H, W) uint8 array: 0 = none, 1…{CLASSES} COCO-panoptic"
 
 
@@ -93,6 +94,12 @@ class Semseg(DenseModality[np.ndarray]):
         counts = np.bincount(value.ravel(), minlength=CLASSES + 1)[1:]
         order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         return [(PANOPTIC_CLASSES[i], COLOURS[i]) for i in order]
+
+    def describe(self, value: np.ndarray) -> str:
+        """The largest classes with their share of the picture."""
+        shares = np.bincount(value.ravel(), minlength=CLASSES + 1)[1:] / value.size
+        largest = [i for i in np.argsort(-shares, kind="stable")[:_DESCRIBED] if shares[i] >= 0.005]
+        return ", ".join(f"{PANOPTIC_CLASSES[i]} {shares[i]:.0%}" for i in largest) or "no classes"
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """Accumulated over the whole list, on the pixels that have a class in the truth.

@@ -86,6 +86,9 @@ class T5Caption(Modality[np.ndarray]):
         picture = Image.fromarray(colours).resize((size, size), Image.Resampling.NEAREST)
         return fit_square(picture, size)
 
+    def describe(self, value: np.ndarray) -> str:
+        return f"{len(value)} word pieces × {value.shape[1]} numbers"
+
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """``cosine``: mean cosine similarity of the mean vectors of each pair."""
         require_paired(self.name, predictions, truths)
