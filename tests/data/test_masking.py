@@ -338,3 +338,14 @@ def test_mixtures_are_checked() -> None:
         Mixture((Component("x", {"tok_deph@224": 1.0}, {}),)).check([spec("tok_depth@224")])
     with pytest.raises(DataError, match="no spans"):
         Mixture((Component("x", {}, {}, {"tok_depth@224": Keep.ALL}),)).check([spec("tok_depth@224")])
+
+
+def test_kept_share_follows_the_keep_mode() -> None:
+    """Kolmogorov–Smirnov distance to the uniform distribution; the reference draws uniformly (spec: masking §3)."""
+    rng, sizes, count = np.random.default_rng(0), np.ones(400, np.int64), 2000
+    shares = {k: np.sort([draw_kept(sizes, 1000, k, rng).mean() for _ in range(count)]) for k in Keep}
+    ranks = np.arange(1, count + 1) / count
+    assert np.abs(shares[Keep.RANDOM] - ranks).max() < 1.95 / count**0.5
+    assert (shares[Keep.ALL] == 1).all()
+    assert set(shares[Keep.BINARY]) == {0.0, 1.0}
+    assert abs(shares[Keep.BINARY].mean() - 0.5) < 4 * 0.5 / count**0.5
