@@ -40,7 +40,7 @@ def number(value: float) -> str:
     """Three significant digits, as a person would write it; a dash for what does not exist (NaN)."""
     if math.isnan(value):
         return "–"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 def _cell(scores: Scores | None, metric: str) -> str:
