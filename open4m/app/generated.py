@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from open4m.app.page import Section, write_page
-from open4m.app.panels import background_of, given_panels, value_panel
+from open4m.app.panels import background_of, generated_panel, given_panels
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.result import PLAN_FILE, Result
 
@@ -24,7 +24,7 @@ def write_generated(path: Path, model: AnyToAny, given: Mapping[str, Any], resul
     for sample in result.samples:
         values = {name: sample[name].value for name in sample}
         background = background_of({**values, **given})
-        panels = [value_panel(name, value, background) for name, value in values.items()]
+        panels = [generated_panel(name, value, background) for name, value in values.items()]
         sections.append(Section(f"Seed {sample.seed}", given=shown, panels=panels))
     info = model.bundle.info
     footer = (

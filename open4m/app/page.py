@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; the first column is left-aligned text."""
+    """A table; the first two columns are left-aligned text."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]

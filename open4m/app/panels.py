@@ -20,16 +20,19 @@ def background_of(values: Mapping[str, Any]) -> Image.Image | None:
     return Image.fromarray(values["rgb"]) if "rgb" in values else None
 
 
-def value_panel(name: str, value: Any, background: Image.Image | None = None, what: str = "") -> Panel:
-    """One value on its own."""
-    return Panel(get_modality(name).card.title, [_picture(name, value, background, what)])
+def generated_panel(name: str, value: Any, background: Image.Image | None) -> Panel:
+    """What a model made, on its own."""
+    return Panel(get_modality(name).card.title, [_picture(name, value, background, "", predicted=True)])
 
 
 def given_panels(values: Mapping[str, Any], names: Iterable[str]) -> list[Panel]:
     """What a model was given; overlays lie on the picture only if it was given, too."""
     names = list(names)
     background = background_of(values) if "rgb" in names else None
-    return [value_panel(name, values[name], background, "given") for name in names]
+    return [
+        Panel(get_modality(name).card.title, [_picture(name, values[name], background, "given", predicted=False)])
+        for name in names
+    ]
 
 
 def comparison(
@@ -50,8 +53,8 @@ def comparison(
     units = modality.card.metrics
     texts = [(key, f"{number(value)} {units[key].unit}".strip()) for key, value in scores.items()]
     pictures = [
-        _picture(name, prediction, predicted_over or background, "prediction"),
-        _picture(name, truth, background, "truth"),
+        _picture(name, prediction, predicted_over or background, "prediction", predicted=True),
+        _picture(name, truth, background, "truth", predicted=False),
     ]
     return Panel(modality.card.title, pictures, texts)
 
@@ -63,6 +66,7 @@ def comparisons(predictions: Mapping[str, Any], truths: Mapping[str, Any], names
     return [comparison(name, predictions[name], truths[name], under, over) for name in names]
 
 
-def _picture(name: str, value: Any, background: Image.Image | None, what: str) -> Picture:
+def _picture(name: str, value: Any, background: Image.Image | None, what: str, predicted: bool) -> Picture:
     modality = get_modality(name)
-    return Picture(what, modality.draw(value, SIZE, None if name == "rgb" else background), modality.describe(value))
+    image = modality.draw(value, SIZE, None if name == "rgb" else background)
+    return Picture(what, image, modality.describe(value, predicted))

@@ -97,8 +97,12 @@ class Modality(ABC, Generic[Value]):
     def draw(self, value: Value, size: int = 224, background: Image.Image | None = None) -> Image.Image:
         """A picture (RGB, ``size`` × ``size``) as a person would want to see it; ``background`` for overlays."""
 
-    def describe(self, value: Value) -> str:
-        """One line to read beside the picture: words, counts, ranges with their unit. Empty where there is nothing."""
+    def describe(self, value: Value, predicted: bool = False) -> str:
+        """One line to read beside the picture: words, counts, ranges with their unit. Empty where there is nothing.
+
+        Args:
+            predicted: the value is a model's; matters where predictions have another unit (depth).
+        """
         return ""
 
     @abstractmethod

@@ -94,8 +94,8 @@ class Caption(TextModality[str]):
         """The text on a card."""
         return text_card(value, size)
 
-    def describe(self, value: str) -> str:
-        return value
+    def describe(self, value: str, predicted: bool = False) -> str:
+        return " ".join(value.split()) or "no words"
 
     # -- words --------------------------------------------------------------------------------------------------
     def to_words(self, value: str, rng: np.random.Generator | None = None) -> str:

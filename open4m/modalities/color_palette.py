@@ -102,7 +102,7 @@ class ColorPalette(TextModality[np.ndarray]):
             stripes.rectangle((left, 0, right - 1, size - 1), fill=tuple(colour))
         return picture
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """Hexadecimal codes."""
         return " ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in value.tolist()) or "no colours"
 

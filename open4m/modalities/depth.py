@@ -98,15 +98,13 @@ class Depth(DenseModality[np.ndarray]):
         picture = np.where(valid[..., None], turbo(scaled), np.array(GROUND, dtype=np.uint8))
         return fit_square(Image.fromarray(picture), size)
 
-    def describe(self, value: np.ndarray) -> str:
-        """Range; in metres where the value is measured (see the card on predictions)."""
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
+        """The range. Predictions are relative, see the card."""
         known = value[np.isfinite(value)]
         if not known.size:
             return "no known pixel"
-        return (
-            f"{known.min():.2f} … {known.max():.2f} "
-            "(measured: metres; predicted: robust standard deviations, nearest pixel at 1)"
-        )
+        unit = "robust standard deviations (relative)" if predicted else "m"
+        return f"{known.min():.2f} … {known.max():.2f} {unit}"
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """Means over pictures, on the pixels known in the truth.

@@ -130,7 +130,7 @@ class Detection(TextModality[list[Box]]):
             label(picture, (box.xmin * side, box.ymin * side), box.class_name, _RED, size=max(9, size / 24))
         return picture
 
-    def describe(self, value: list[Box]) -> str:
+    def describe(self, value: list[Box], predicted: bool = False) -> str:
         """Classes and how many of each, in the order of the list."""
         counts = Counter(box.class_name for box in value)
         return ", ".join(f"{count} × {name}" for name, count in counts.items()) or "no boxes"

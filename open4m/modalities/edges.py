@@ -66,7 +66,7 @@ class EdgeMap(DenseModality[np.ndarray]):
         """White edges on black."""
         return fit_square(Image.fromarray(value), size)
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         return f"{np.mean(value >= 128):.1%} of the pixels are edges"
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:

@@ -65,7 +65,7 @@ class Features(DenseModality[np.ndarray]):
         if not value.any():
             raise ModalityError(self.name, source, "all features are zero.", "Extract the features again.")
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """Shape and spread."""
         return f"{' × '.join(map(str, value.shape))} numbers, standard deviation {value.std():.3g}"
 

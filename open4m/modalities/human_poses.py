@@ -260,7 +260,7 @@ class HumanPoses(TextModality[list[Person]]):
         bodies = [(p.joints(), p.betas, p.box, p.camera) for p in value]
         return draw_bodies(bodies, size, background)
 
-    def describe(self, value: list[Person]) -> str:
+    def describe(self, value: list[Person], predicted: bool = False) -> str:
         return "1 person" if len(value) == 1 else f"{len(value) or 'no'} people"
 
     # -- words --------------------------------------------------------------------------------------------------

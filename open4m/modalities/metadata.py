@@ -173,8 +173,8 @@ class Metadata(TextModality[dict[str, float]]):
             table.text((size - 1 - margin, middle), text, fill=_INK, font=face, anchor="rm")
         return picture
 
-    def describe(self, value: dict[str, float]) -> str:
-        return ", ".join(f"{field} {value[field]:.4g}" for field in _NAMES if field in value)
+    def describe(self, value: dict[str, float], predicted: bool = False) -> str:
+        return ", ".join(f"{field} {value[field]:.4g}" for field in _NAMES if field in value) or "no fields"
 
     # -- words --------------------------------------------------------------------------------------------------
     def to_words(self, value: dict[str, float], rng: np.random.Generator | None = None) -> list[str]:

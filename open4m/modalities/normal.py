@@ -88,7 +88,7 @@ class Normal(DenseModality[np.ndarray]):
         """The usual colours: 127.5·(n + 1) as RGB."""
         return fit_square(Image.fromarray(np.rint((np.clip(value, -1, 1) + 1) * 127.5).astype(np.uint8)), size)
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """The mean direction, in camera axes."""
         x, y, z = value.reshape(-1, 3).mean(axis=0)
         return f"mean direction ({x:.2f}, {y:.2f}, {z:.2f}), unit vectors in camera axes"

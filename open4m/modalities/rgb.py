@@ -91,7 +91,7 @@ class Rgb(DenseModality[np.ndarray]):
     def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
         return fit_square(Image.fromarray(value), size)
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """Size."""
         return f"{value.shape[1]} × {value.shape[0]} pixels"
 

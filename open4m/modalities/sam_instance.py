@@ -248,7 +248,7 @@ class SamInstance(TextModality[list[Instance]]):
             frames.rectangle(tuple((np.clip(box, 0, 1) * (size - 1)).tolist()), outline=colour)
         return result
 
-    def describe(self, value: list[Instance]) -> str:
+    def describe(self, value: list[Instance], predicted: bool = False) -> str:
         return "1 instance" if len(value) == 1 else f"{len(value) or 'no'} instances"
 
     # -- words --------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Semseg(DenseModality[np.ndarray]):
         order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
         return [(PANOPTIC_CLASSES[i], COLOURS[i]) for i in order]
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """The largest classes with their share of the picture."""
         shares = np.bincount(value.ravel(), minlength=CLASSES + 1)[1:] / value.size
         largest = [i for i in np.argsort(-shares, kind="stable")[:_DESCRIBED] if shares[i] >= 0.005]

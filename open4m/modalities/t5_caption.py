@@ -86,7 +86,7 @@ class T5Caption(Modality[np.ndarray]):
         picture = Image.fromarray(colours).resize((size, size), Image.Resampling.NEAREST)
         return fit_square(picture, size)
 
-    def describe(self, value: np.ndarray) -> str:
+    def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         return f"{len(value)} word pieces × {value.shape[1]} numbers"
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:

@@ -248,12 +248,15 @@ def test_descriptions_of_made_up_values() -> None:
     classes = np.array([[1] * 6 + [2] * 3 + [0]], np.uint8)
     assert get_modality("semseg").describe(classes) == "person 60%, bicycle 30%"
     depth = np.array([[1.0, np.nan], [2.5, 2.0]], np.float32)
-    assert get_modality("depth").describe(depth).startswith("1.00 … 2.50 (measured: metres")
+    assert get_modality("depth").describe(depth) == "1.00 … 2.50 m"
+    assert get_modality("depth").describe(depth, predicted=True) == "1.00 … 2.50 robust standard deviations (relative)"
     palette = np.array([[255, 0, 16], [1, 2, 3]], np.uint8)
     assert get_modality("color_palette").describe(palette) == "#ff0010 #010203"
     edges = np.array([[255, 0, 0, 127]], np.uint8)
     assert get_modality("canny_edge").describe(edges) == "25.0% of the pixels are edges"
     assert get_modality("det").describe([]) == "no boxes"
+    assert get_modality("metadata").describe({}) == "no fields"
+    assert get_modality("caption").describe("a\nb") == "a b" and get_modality("caption").describe("") == "no words"
     assert get_modality("human_poses").describe([]) == "no people"
 
 
