@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from open4m.data.shards import ShardDataset, ShardWriter
 from open4m.errors import CheckpointError, DataError, Open4MError
-from open4m.labeling.teachers import Projection
+from open4m.labeling.teachers import TEACHER_MODALITIES, Projection, label_features
 from open4m.labeling.teachers.base import Teacher, packaged_file, to_batch
 from open4m.labeling.teachers.contrastive import ContrastiveTeacher, train_contrastive
 from open4m.labeling.teachers.efficientnet import EfficientNetLite0, pad_same
 from open4m.labeling.teachers.sentence import SentenceEncoder
 from open4m.labeling.teachers.vgg import VGG16
+from open4m.modalities.registry import get_modality
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -106,6 +109,23 @@ def test_contrastive_pair_learns_to_match(tmp_path: Path) -> None:
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     ranks = (images @ teacher.text_vectors(sentences).T).argmax(axis=1)
     assert (ranks == np.arange(8)).mean() >= 0.75
+
+
+@pytest.mark.slow
+def test_a_data_set_gets_all_feature_folders(tmp_path: Path) -> None:
+    build(EfficientNetLite0), build(VGG16), build(SentenceEncoder)
+    rgb, caption = get_modality("rgb"), json.dumps(["a picture of colours", "colours"]).encode()
+    for split, count in (("train", 64), ("val", 3)):
+        with ShardWriter(tmp_path, split, ["rgb", "caption"], shard_size=40) as writer:
+            for i, picture in enumerate(pictures(count, seed=count)):
+                writer.write(f"{i:03d}", {"rgb": ("png", rgb.encode(picture)), "caption": ("json", caption)})
+        assert label_features(tmp_path, split, contrastive_steps=2, show_progress=False) == count
+    dataset = ShardDataset(tmp_path, "val", ["rgb", *TEACHER_MODALITIES])
+    shapes = {"dinov2": (64, 14, 14), "clip": (64, 14, 14), "dinov2_global": (256,), "t5_caption": (6, 384)}
+    for name, shape in shapes.items():
+        value = get_modality(name).decode(dataset.read(1, name)[1], name)
+        assert value.shape == shape and np.isfinite(value).all()
+    assert label_features(tmp_path, "val", show_progress=False) == 0
 
 
 def test_wrong_inputs_are_named(tmp_path: Path) -> None:

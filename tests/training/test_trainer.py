@@ -116,6 +116,15 @@ def test_minutes_are_kept_and_anneal(tmp_path: Path) -> None:
     assert folder is not None and load_checkpoint(folder).counters.step == steps
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_gets_the_same_numbers(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert Trainer(ToyTask(), settings(), tmp_path, tensorboard=True, show_progress=False).run().finished
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    written = [event.value for event in events.Scalars("train/loss")]
+    assert written == pytest.approx([r["loss"] for r in records(tmp_path, "train")], rel=1e-4)
+
+
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     train(tmp_path)
     with pytest.raises(TrainingError, match=r"settings\.steps was 30, now 40"):
