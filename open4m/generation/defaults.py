@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
-from open4m.errors import GenerationError, UnknownNameError
+from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.hub.bundle import Bundle
 from open4m.model import ModelConfig
@@ -104,7 +104,7 @@ def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions:
         return TargetPlan(
             spec.modality, spec.name, "autoregressive", tokens, temperature=temperature, conditions=conditions
         )
-    chosen = _grid_defaults(bundle, spec, has_picture)
+    chosen = grid_defaults(bundle, spec, has_picture)
     steps = min(chosen.steps, spec.max_tokens)
     averaged = steps == 1 and spec.grid is not None and spec.modality not in CLASS_MAPS
     return TargetPlan(
@@ -122,14 +122,36 @@ def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions:
     )
 
 
-def _grid_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> GridDefaults:
+def grid_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> GridDefaults:
+    """Settings of a grid or set target: the published ones, with the changes that the bundle asks for.
+
+    A bundle names them by situation (``set``, ``super_resolution``, ``picture``, ``anything``) and, after a slash,
+    by modality: ``{"picture": {"guidance": 1.0}, "anything/rgb": {"steps": 12}}``. The more special entry wins.
+
+    Raises:
+        CheckpointError: the bundle asks for a setting that does not exist.
+    """
+    situation, published = _published_defaults(bundle, spec, has_picture)
+    known = {f.name for f in fields(GridDefaults)}
+    changes = {}
+    for key in (situation, f"{situation}/{spec.modality}"):
+        changes |= bundle.info.generation.get(key, {})
+    if changes.keys() - known:
+        raise CheckpointError(
+            f"{bundle.info.name}: its config asks for unknown generation settings "
+            f"{', '.join(sorted(changes.keys() - known))}. Known: {', '.join(sorted(known))}."
+        )
+    return replace(published, **changes)
+
+
+def _published_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> tuple[str, GridDefaults]:
     if spec.grid is None:
-        return UNORDERED_SET
+        return "set", UNORDERED_SET
     if _size(spec) not in (None, bundle.info.image_size):
-        return SUPER_RESOLUTION
+        return "super_resolution", SUPER_RESOLUTION
     if has_picture:
-        return FROM_PICTURE
-    return FROM_ANYTHING_BY_MODALITY.get(spec.modality, FROM_ANYTHING)
+        return "picture", FROM_PICTURE
+    return "anything", FROM_ANYTHING_BY_MODALITY.get(spec.modality, FROM_ANYTHING)
 
 
 def _stepping_stones(config: ModelConfig, given: Sequence[StreamSpec], asked: Sequence[StreamSpec]) -> list[StreamSpec]:

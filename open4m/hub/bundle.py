@@ -50,6 +50,8 @@ class BundleInfo:
             (``human_poses`` and ``sam_instance``: of the ids inside their text).
         licence, licence_url: of the weights.
         provenance: where the weights come from (data, steps, versions, scores), JSON-able.
+        generation: settings that suit these weights better than the published ones, which were found for models
+            a hundred times larger (:func:`open4m.generation.defaults.grid_defaults`); JSON-able.
     """
 
     name: str
@@ -60,6 +62,7 @@ class BundleInfo:
     licence: str
     licence_url: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class TokenizerFolders(Mapping[str, VQVAE]):
@@ -261,6 +264,7 @@ def _parse_config(folder: Path, values: dict[str, Any]) -> tuple[BundleInfo, Mod
             f"{FORMAT_VERSION}. Is it the folder of a bundle, and open4m up to date?"
         )
     known = {f.name for f in fields(BundleInfo)}
+    values = {"generation": {}, **values}
     expected = known | {"format_version", "preprocessing", "model"}
     if set(values) != expected:
         wrong = [f"missing {key}" for key in expected - set(values)]

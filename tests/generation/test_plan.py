@@ -9,9 +9,9 @@ import pytest
 from conftest import golden
 from tiny_bundle import SIZE, bundle
 
-from open4m.errors import GenerationError, UnknownNameError
+from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation import AnyToAny, Plan
-from open4m.generation.defaults import GridDefaults, _grid_defaults
+from open4m.generation.defaults import GridDefaults, grid_defaults
 
 RGB = f"rgb@{SIZE}"
 
@@ -56,7 +56,7 @@ def test_super_resolution_defaults() -> None:
     (settings,) = set(map(json.dumps, published("super_resolution").values()))
     expected = json.loads(settings)
     spec = replace(bundle().model.config.stream(f"tok_depth@{SIZE}"), name=f"tok_depth@{2 * SIZE}")
-    found = _grid_defaults(bundle(), spec, has_picture=True)
+    found = grid_defaults(bundle(), spec, has_picture=True)
     assert found == GridDefaults(
         expected["decoding_steps"],
         expected["temp"],
@@ -65,6 +65,17 @@ def test_super_resolution_defaults() -> None:
         expected["autoregression_scheme"],
         expected["token_decoding_schedule"],
     )
+
+
+def test_a_bundle_changes_defaults_by_situation_and_modality() -> None:
+    own = bundle()
+    own.info = replace(own.info, generation={"picture": {"guidance": 1.0}, "picture/depth": {"steps": 3}})
+    plan = AnyToAny(own).plan(["depth", "normal"], ["rgb"])
+    assert [(t.guidance, t.steps) for t in plan.targets] == [(1.0, 3), (1.0, 1)]
+    assert AnyToAny(own).plan(["depth"], ["caption"])["depth"].guidance == 2.0
+    own.info = replace(own.info, generation={"picture": {"heat": 1.0}})
+    with pytest.raises(CheckpointError, match="heat"):
+        AnyToAny(own).plan(["depth"], ["rgb"])
 
 
 def test_order_is_the_published_one() -> None:
