@@ -68,14 +68,14 @@ def test_super_resolution_defaults() -> None:
 
 
 def test_a_bundle_changes_defaults_by_situation_and_modality() -> None:
-    own = bundle()
-    own.info = replace(own.info, generation={"picture": {"guidance": 1.0}, "picture/depth": {"steps": 3}})
+    changes = {"picture": {"guidance": 1.0}, "picture/depth": {"steps": 3}}
+    own = replace(bundle(), info=replace(bundle().info, generation=changes))
     plan = AnyToAny(own).plan(["depth", "normal"], ["rgb"])
     assert [(t.guidance, t.steps) for t in plan.targets] == [(1.0, 3), (1.0, 1)]
     assert AnyToAny(own).plan(["depth"], ["caption"])["depth"].guidance == 2.0
-    own.info = replace(own.info, generation={"picture": {"heat": 1.0}})
+    wrong = replace(own, info=replace(own.info, generation={"picture": {"heat": 1.0}}))
     with pytest.raises(CheckpointError, match="heat"):
-        AnyToAny(own).plan(["depth"], ["rgb"])
+        AnyToAny(wrong).plan(["depth"], ["rgb"])
 
 
 def test_order_is_the_published_one() -> None:
