@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from tyro.conf import Positional
 
+from open4m.errors import UnknownNameError
+
 
 def evaluate(
     model: Positional[str] = "scenes-tiny",
@@ -52,11 +54,15 @@ def evaluate(
     loaded = open4m.load(model)
     wanted = [*given, *(to or [t for t in loaded.targets if t not in given])]
     present = set(folder_names(root, split))
-    names = [n for n in wanted if n in present or n in (*given, *to)]
+    for name in (*given, *to):
+        if name not in present:
+            raise UnknownNameError(f"folder of {root / split}", name, present)
+    names = [n for n in wanted if n in present]
     overlay = ["rgb"] if "rgb" in present and "rgb" not in names else []
     samples = [loaded.view(sample) for sample in read_values(root, split, [*names, *overlay], limit)]
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=json) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=json or not console.is_terminal) as progress:
         task = progress.add_task("", total=len(samples))
         report, predictions = score(
             loaded,

@@ -76,7 +76,7 @@ def generate(
         return
     seen = [loaded.view(job.inputs) for job in jobs]  # a bad file is found before the first one is worked on
     console, summary = Console(stderr=True), []
-    with Progress(console=console, disable=json) as progress:
+    with Progress(console=console, disable=json or not console.is_terminal) as progress:
         for job, values in zip(jobs, seen, strict=True):
             task = progress.add_task(escape(job.name), total=None)
             result = loaded.generate(

@@ -59,7 +59,10 @@ class Codecs:
         expected = tokenizer.config.n_channels
         if tokenizer.config.n_labels is None and x.shape[1] != expected:
             name = self.bundle.info.name
-            raise GenerationError(f"{spec.modality}: {x.shape[1]} channels given, {name} works with {expected}.")
+            raise GenerationError(
+                f"{spec.modality}: {x.shape[1]} channels given, {name} works with {expected}. Give features of the "
+                "network that it was trained on."
+            )
         return tokenizer.tokenize(x.to(_device(tokenizer))).flatten(1).cpu()
 
     def _ids(self, spec: StreamSpec, value: Any) -> list[int]:
