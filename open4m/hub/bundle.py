@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from open4m.errors import CheckpointError, UnknownNameError
-from open4m.files import atomic_path, read_json, write_bytes, write_json
+from open4m.files import atomic_path, write_bytes, write_json
 from open4m.hub.catalogue import NON_COMMERCIAL, SAMPLE_CODE_LICENCE, published_tokenizer, resolve
 from open4m.hub.published import from_published, is_published, model_config, resolution
 from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.model import FourM, ModelConfig
 from open4m.streams import StreamKind
-from open4m.tokenizers.io import header_config, load_tokenizer, save_tokenizer
+from open4m.tokenizers.io import load_tokenizer, save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
 from open4m.tokenizers.vqvae import VQVAE
+from open4m.weights import CONFIG, WEIGHTS, read_config, read_weights, require_finite
 
 FORMAT_VERSION = 1
-CONFIG, WEIGHTS, TEXT, CARD = "config.json", "model.safetensors", "text_tokenizer.json", "README.md"
+TEXT, CARD = "text_tokenizer.json", "README.md"
 PUBLISHED_TEXT = "text_tokenizer_4m_wordpiece_30k.json"
 PREPROCESSING: dict[str, Any] = {
     "crop": "centre square",
@@ -147,7 +147,7 @@ def save_bundle(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.b
     if not bundle.model.trained:
         raise CheckpointError(f"{bundle.info.name}: the model is not trained (fully or in part); it cannot be saved.")
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in bundle.model.state_dict().items()}
-    _require_finite(weights, bundle.info.name)
+    require_finite(weights, bundle.info.name)
     (folder / CONFIG).unlink(missing_ok=True)
     with atomic_path(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
@@ -194,11 +194,11 @@ def load_bundle(name: str | Path, dtype: torch.dtype = torch.float32, device: to
         CheckpointError: something is missing, damaged, of another version or does not fit; the message names it.
     """
     folder = resolve(name)
-    values = _read_config(folder)
+    values = read_config(folder)
     if is_published(values):
         return _load_published(folder, values, dtype, device)
     info, config = _parse_config(folder, values)
-    model = _build(config, _read_weights(folder), device, dtype)
+    model = _build(config, read_weights(folder / WEIGHTS), device, dtype, folder)
     names = info.stream_tokenizers.values()
     tokenizers = TokenizerFolders(names, lambda name: folder / "tokenizers" / name, device, dtype)
     return Bundle(info, model, tokenizers, _read_text(folder))
@@ -210,7 +210,7 @@ def _load_published(folder: Path, values: dict[str, Any], dtype: torch.dtype, de
     Its tokenizers are looked for beside it (same folder names as on the hub) and fetched when they are needed.
     """
     config = model_config(values, str(folder / CONFIG))
-    model = _build(config, from_published(_read_weights(folder), config), device, dtype)
+    model = _build(config, from_published(read_weights(folder / WEIGHTS), config), device, dtype, folder)
     image_size, patch_size = resolution(values)
     found = {spec.name: published_tokenizer(spec.name) for spec in config.streams}
     names = {stream: name for stream, name in found.items() if name is not None}
@@ -232,28 +232,13 @@ def _load_published(folder: Path, values: dict[str, Any], dtype: torch.dtype, de
     return Bundle(info, model, TokenizerFolders(names.values(), locate, device, dtype), _read_text(folder))
 
 
-def _build(config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype) -> FourM:
+def _build(
+    config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype, folder: Path
+) -> FourM:
     with torch.device("meta"):
         model = FourM(config)
-    model.load_weights(weights, device, dtype)
+    model.load_weights(weights, device, dtype, str(folder / WEIGHTS))
     return model.eval()
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    if (folder / CONFIG).is_file():
-        try:
-            values = read_json(folder / CONFIG)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{folder / CONFIG}: not a JSON file ({error}). Copy or download it again."
-            ) from error
-    elif (folder / WEIGHTS).is_file():
-        values = header_config(folder / WEIGHTS)
-    else:
-        raise CheckpointError(f"{folder}: there is neither {CONFIG} nor {WEIGHTS}. Expected the folder of a bundle.")
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{folder / CONFIG}: expected a JSON object, found {type(values).__name__}.")
-    return values
 
 
 def _parse_config(folder: Path, values: dict[str, Any]) -> tuple[BundleInfo, ModelConfig]:
@@ -274,26 +259,6 @@ def _parse_config(folder: Path, values: dict[str, Any]) -> tuple[BundleInfo, Mod
         raise CheckpointError(f"{source}: preprocessing is {values['preprocessing']}, only {PREPROCESSING} is known.")
     info = BundleInfo(**{key: values[key] for key in known})
     return info, ModelConfig.from_dict(values["model"], f"{source}: model")
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file. The bundle is incomplete; copy or download it again.")
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable safetensors file ({error}). Copy or download it again."
-        ) from error
-    _require_finite(weights, str(path))
-    return weights
-
-
-def _require_finite(weights: Mapping[str, Tensor], source: str) -> None:
-    broken = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise CheckpointError(f"{source}: weights are not finite: {', '.join(broken[:8])}. Was the training stable?")
 
 
 def _read_text(folder: Path) -> TextTokenizer | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
-from open4m.errors import CheckpointError, DataError
+from open4m.errors import DataError
 from open4m.model.attention import key_mask, layer_norm, target_mask
 from open4m.model.blocks import BlockCache, DecoderBlock, EncoderBlock
 from open4m.model.config import ModelConfig
@@ -29,6 +29,7 @@ from open4m.model.embeddings import (
     vocabulary_table,
 )
 from open4m.streams import StreamSpec
+from open4m.weights import check_weights
 
 INIT_STD = 0.02
 
@@ -249,32 +250,22 @@ class FourM(nn.Module):
                 module.reset_buffers(device)
 
     def load_weights(
-        self, weights: Mapping[str, Tensor], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        source: str = "weights",
     ) -> None:
         """Copy all weights (keys of ``state_dict``) and mark the model as trained.
 
         Works on a real or meta model. Raises :class:`CheckpointError` that lists missing, unexpected and mis-shaped
-        keys; nothing is ever left at its random initialisation. ``dtype`` None keeps the stored one.
+        keys of ``source``; nothing is ever left at its random initialisation. ``dtype`` None keeps the stored one.
         """
-        check_weights(weights, {k: tuple(v.shape) for k, v in self.state_dict().items()})
+        check_weights(weights, self.state_dict(), source)
         copies = {k: v.detach().to(device, dtype or v.dtype, copy=True) for k, v in weights.items()}
         self.load_state_dict(copies, strict=True, assign=True)
         self._reset_buffers(device)
         self.trained = True
-
-
-def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise :class:`CheckpointError` unless ``found`` has exactly the ``expected`` keys and shapes."""
-    problems = [f"missing {key} {expected[key]}" for key in expected if key not in found]
-    problems += [f"unexpected {key} {tuple(found[key].shape)}" for key in found if key not in expected]
-    problems += [
-        f"{key} has shape {tuple(found[key].shape)}, expected {shape}"
-        for key, shape in expected.items()
-        if key in found and tuple(found[key].shape) != shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise CheckpointError(f"The weights do not fit the model: {shown}. Is the config of another model?")
 
 
 def _tables(specs: tuple[StreamSpec, ...], dim: int) -> nn.ModuleDict:

@@ -39,7 +39,8 @@ class Backbone:
         if match is None:
             raise CheckpointError(
                 f"Unknown encoder or decoder type {name!r}. Expected vit_s_enc, vit_b_enc, vit_l_enc (or _dec), or a "
-                "size such as ViT/B_2-Wi_128-H_2, Conv/B_1-Wi_128, BottleneckMLP/B_6-Wi_1024."
+                "size such as ViT/B_2-Wi_128-H_2, Conv/B_1-Wi_128, BottleneckMLP/B_6-Wi_1024. Diffusion decoders "
+                "(unet_…, uvit_…; published for RGB, depth, normals and edges) are not supported."
             )
         kind: Any = match["kind"]
         width, heads = int(match["Wi"]), int(match["H"] or 1)

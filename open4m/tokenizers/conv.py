@@ -37,7 +37,7 @@ class ResidualBlock(nn.Module):
 
 def _widths(size: Backbone, patch: int) -> list[int]:
     levels = (patch // STEM).bit_length()
-    if patch != STEM << (levels - 1) or size.width % (8 << (levels - 1)):
+    if not levels or patch != STEM << (levels - 1) or size.width % (8 << (levels - 1)):
         raise CheckpointError(
             "A convolutional tokenizer needs patch_size 4, 8, 16, … and a width divisible by "
             f"{8 << max(levels - 1, 0)}; found patch_size {patch}, width {size.width}."

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from open4m.errors import CheckpointError
+from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.tokenizers.config import Backbone, TokenizerConfig
 from open4m.tokenizers.conv import ConvDecoder, ConvEncoder, ResidualBlock
 from open4m.tokenizers.losses import loss_by_name
 from open4m.tokenizers.mlp import BottleneckMLP
 from open4m.tokenizers.quantizers import CodebookUsage, CosineQuantizer, MemoryCodes, codebook_usage
 from open4m.tokenizers.vit import Attention, ViTDecoder, ViTEncoder
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class VQVAEOutput(NamedTuple):
@@ -64,7 +62,7 @@ class VQVAE(nn.Module):
         else:
             x = x.to(self.quant_proj.weight.dtype)
             if self.config.undo_std:
-                mean, std = (x.new_tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+                mean, std = x.new_tensor(IMAGENET_MEAN), x.new_tensor(IMAGENET_STD)
                 x = (x * std + mean) * 2 - 1
             if self.config.input_scale != 1:
                 x = x / self.config.input_scale

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from open4m.errors import CheckpointError, UnknownNameError
 from open4m.hub import Bundle, BundleInfo, load_bundle, save_bundle
-from open4m.hub.bundle import CONFIG, WEIGHTS
 from open4m.hub.published import published_config, to_published
 from open4m.modalities.registry import get_modality
 from open4m.model import FourM, ModelConfig
@@ -20,6 +19,7 @@ from open4m.tokenizers.config import TokenizerConfig
 from open4m.tokenizers.io import save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
 from open4m.tokenizers.vqvae import VQVAE
+from open4m.weights import CONFIG, WEIGHTS
 
 SENTENCES = ["a red chair beside a small table", "two dogs in the grass"]
 

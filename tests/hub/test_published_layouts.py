@@ -15,8 +15,8 @@ from open4m.errors import CheckpointError
 from open4m.hub.published import from_published, model_config, published_config, to_published
 from open4m.modalities.registry import get_modality
 from open4m.model import FourM, ModelConfig
-from open4m.model.transformer import check_weights
 from open4m.streams import StreamKind
+from open4m.weights import check_weights
 
 SIZES = [f"fm_4m-{family}_{size}" for family in (7, 21) for size in ("B", "L", "XL")]
 
@@ -89,7 +89,7 @@ def test_constants_are_checked(key: str, value: torch.Tensor, message: str) -> N
 def test_unknown_keys_reach_the_strict_loader() -> None:
     weights = from_published({"surprise": torch.zeros(1)}, small_config())
     with pytest.raises(CheckpointError, match="unexpected surprise"):
-        check_weights(weights, {})
+        check_weights(weights, {}, "test")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from open4m.hub.published import from_published, model_config, to_published
 from open4m.model import FourM, ModelConfig, StreamPrediction, masked_loss
 from open4m.model.attention import target_mask
 from open4m.model.embeddings import group_rows
-from open4m.tokenizers.io import header_config
+from open4m.weights import header_config
 
 CASES = ("fm_mod21_swiglu", "fm_qknorm", "fm_gelu_bias")
 

@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from open4m.files import read_json
 from open4m.tokenizers.config import Backbone, TokenizerConfig
-from open4m.tokenizers.io import load_state
 from open4m.tokenizers.quantizers import CosineQuantizer
 from open4m.tokenizers.vit import ViTEncoder, sincos_2d
 from open4m.tokenizers.vqvae import VQVAE
+from open4m.weights import WEIGHTS, check_weights, read_weights
 from tests.conftest import golden
 
 FOLDERS = [
@@ -36,7 +36,9 @@ def read_reference(folder: Path) -> VQVAE:
     if config.enc_type.startswith("vit_t"):
         config = replace(config, enc_type=VIT_T, dec_type=VIT_T)
     model = VQVAE(config)
-    load_state(model, load_file(folder / "model.safetensors"), str(folder))
+    weights = read_weights(folder / WEIGHTS)
+    check_weights(weights, model.state_dict(), str(folder))
+    model.load_state_dict(weights)
     return model.eval()
 
 

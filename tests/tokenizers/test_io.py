@@ -56,7 +56,9 @@ def test_half_precision(folder: Path) -> None:
     widened = load_tokenizer(folder / "half")
     assert {p.dtype for p in widened.parameters()} == {torch.float32}
     narrow = load_tokenizer(folder / "half", dtype=torch.bfloat16)
-    assert narrow.quantize.state_dict()["_codebook.embed"].dtype == torch.float32
+    codes = narrow.quantize.state_dict()["_codebook.embed"]
+    assert codes.dtype == torch.float32 and torch.equal(codes, stored["quantize._codebook.embed"])
+    assert narrow.quant_proj.weight.dtype == torch.bfloat16
     x = torch.randn(2, 3, 32, 32)
     assert narrow.autoencode(x).dtype == torch.bfloat16
     assert (narrow.tokenize(x) == widened.tokenize(x)).float().mean() > 0.7
@@ -85,9 +87,9 @@ def test_legacy_names_and_foreign_configuration_keys(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("quant_proj.bias", None, "missing: quant_proj.bias"),
-        ("stray.weight", torch.zeros(2), "unexpected: stray.weight"),
-        ("quant_proj.bias", torch.zeros(3), r"shape of quant_proj.bias: \(3,\), expected \(8,\)"),
+        ("quant_proj.bias", None, "missing quant_proj.bias"),
+        ("stray.weight", torch.zeros(2), "unexpected stray.weight"),
+        ("quant_proj.bias", torch.zeros(3), r"quant_proj.bias has shape \(3,\), expected \(8,\)"),
         ("quant_proj.bias", torch.full((8,), float("nan")), "not finite: quant_proj.bias"),
         ("quantize._codebook.embed", torch.full((16, 8), float("inf")), "not finite: quantize._codebook.embed"),
     ],
@@ -111,6 +113,9 @@ def test_damaged_and_missing_files(folder: Path) -> None:
         (folder / "aside.json").rename(folder / "config.json")
     weights.unlink()
     with pytest.raises(CheckpointError, match=r"there is no model\.safetensors"):
+        load_tokenizer(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json: not a JSON file"):
         load_tokenizer(folder)
 
 

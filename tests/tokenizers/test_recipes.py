@@ -7,7 +7,8 @@ import torch
 
 from open4m.errors import UnknownNameError
 from open4m.tokenizers.vqvae import VQVAE, reconstruction_loss
-from recipes.tokenizers import SCENES_TOKENIZERS, TokenizerRecipe, tokenizer_recipe
+from open4m.training.recipe import TokenizerRecipe
+from recipes.tokenizers import SCENES_TOKENIZERS, tokenizer_recipe
 
 FEATURES = {"clip": 64, "dinov2": 64, "imagebind": 64, "dinov2_global": 1280, "imagebind_global": 512}
 

@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from open4m.errors import CheckpointError, UnknownNameError
+from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.tokenizers.config import Backbone, TokenizerConfig
 from open4m.tokenizers.losses import LOSSES, loss_by_name
 from open4m.tokenizers.vit import attend
-from open4m.tokenizers.vqvae import IMAGENET_MEAN, IMAGENET_STD, VQVAE, reconstruction_loss
+from open4m.tokenizers.vqvae import VQVAE, reconstruction_loss
 
 SMALL = TokenizerConfig(image_size=32, patch_size=8, latent_dim=8, codebook_size=16, threshold_ema_dead_code=0.0)
 VIT, CONV, MLP = "ViT/B_1-Wi_16-H_2", "Conv/B_1-Wi_32", "BottleneckMLP/B_1-Wi_16"
@@ -71,7 +72,7 @@ def test_class_maps_give_logits(tied: bool) -> None:
 def test_undo_std_equals_minus_one_to_one_input() -> None:
     plain, standardised = small(CONV).eval(), small(CONV, undo_std=True).eval()
     x = torch.rand(2, 3, 32, 32) * 2 - 1
-    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = torch.from_numpy(IMAGENET_MEAN), torch.from_numpy(IMAGENET_STD)
     assert_close(standardised.encode(((x + 1) / 2 - mean) / std), plain.encode(x), atol=1e-5, rtol=1e-5)
 
 
@@ -137,8 +138,11 @@ def test_backbone_names() -> None:
     for wrong in ("unet_patched", "ViT/B_2", "ViT/B_2-Wi_50-H_3"):
         with pytest.raises(CheckpointError, match=wrong.split("/")[0]):
             Backbone.parse(wrong)
-    with pytest.raises(CheckpointError, match="patch_size 14"):
-        small(CONV, patch_size=14)
+    for patch in (14, 2):
+        with pytest.raises(CheckpointError, match=f"patch_size {patch}"):
+            small(CONV, patch_size=patch)
+    with pytest.raises(CheckpointError, match="patch_size 1,"):
+        small(CONV, patch_proj=False)
 
 
 @pytest.mark.parametrize(
