@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from open4m.batch import TokenTargets
 from open4m.model.config import ModelConfig
+from open4m.precision import plain_attention_is_faster
 
 NORM_EPS = 1e-6
 
@@ -64,13 +65,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, plain: boo
     Args:
         q: (B, H, M, K) queries; k, v: (B, H, N, K). N = 0 gives zeros.
         mask: which keys each query may see; None = all.
-        plain: matmul–softmax–matmul instead of the fused kernel. Default: only when training in bf16 on a CPU,
-            where the fused backward is 2–5 times slower. Both give the same result up to rounding.
+        plain: matmul–softmax–matmul instead of the fused kernel. Default: where it is faster. Both give the same
+            result up to rounding.
     """
     if k.shape[2] == 0:
         return torch.zeros_like(q)
     if plain is None:
-        plain = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad
+        plain = plain_attention_is_faster(q)
     allowed = None if mask is None else mask.allowed
     if plain:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
