@@ -43,8 +43,10 @@ def encode_people(people: Sequence[Person], tokenizer: VQVAE) -> list[Person]:
 def decode_people(people: Sequence[Person], tokenizer: VQVAE) -> list[Person]:
     """The same people with ``body_pose`` (23, 3, 3) from their ``pose_tokens``; without tokens they stay as they are.
 
-    The tokenizer's matrices are brought to the nearest rotations (Procrustes, by singular values).
+    The tokenizer's matrices are brought to the nearest rotations (Procrustes, by singular values). People with ids
+    that the tokenizer does not have (words allow 1024, whatever the codebook) are malformed predictions: left out.
     """
+    people = [p for p in people if _known(p.pose_tokens, tokenizer)]
     values = iter(_detokenize([p.pose_tokens for p in people if p.pose_tokens is not None], tokenizer))
     return [
         p if p.pose_tokens is None else replace(p, body_pose=nearest_rotation(next(values).reshape(JOINTS, 3, 3)))
@@ -60,7 +62,11 @@ def encode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[In
 
 
 def decode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[Instance]:
-    """The same instances with ``mask`` (64, 64) probabilities from their ``mask_tokens`` (logits through a sigmoid)."""
+    """The same instances with ``mask`` (64, 64) probabilities from their ``mask_tokens`` (logits through a sigmoid).
+
+    Instances with ids that the tokenizer does not have are left out, see :func:`decode_people`.
+    """
+    instances = [i for i in instances if _known(i.mask_tokens, tokenizer)]
     logits = iter(_detokenize([i.mask_tokens for i in instances if i.mask_tokens is not None], tokenizer))
     return [
         i
@@ -68,6 +74,10 @@ def decode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[In
         else replace(i, mask=torch.sigmoid(torch.from_numpy(next(logits))).numpy().reshape(MASK_SIDE, MASK_SIDE))
         for i in instances
     ]
+
+
+def _known(ids: tuple[int, ...] | None, tokenizer: VQVAE) -> bool:
+    return ids is None or max(ids) < tokenizer.config.codebook_size
 
 
 @torch.inference_mode()

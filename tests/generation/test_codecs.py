@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_pipeline import person, values
-from tiny_bundle import bundle
+from tiny_bundle import CODES, bundle
 
 from open4m.generation.codecs import Codecs
 from open4m.modalities.human_poses import Person, nearest_rotation
@@ -64,6 +64,17 @@ def test_instances_gain_tokens_and_masks() -> None:
     for instance, mask in zip(decoded, torch.sigmoid(tokenizer.decode_tokens(ids))[:, 0], strict=True):
         assert instance.mask is not None
         np.testing.assert_allclose(instance.mask, mask.numpy(), atol=1e-6)
+
+
+def test_ids_that_the_tokenizer_does_not_have_are_left_out() -> None:
+    poses, masks = bundle().tokenizer("human_poses"), bundle().tokenizer("sam_instance")
+    coded = encode_people(people(), poses)
+    wrong = replace(coded[0], pose_tokens=(*(coded[0].pose_tokens or ())[1:], CODES))
+    found = decode_people([coded[0], wrong, coded[2]], poses)
+    assert [p.pose_tokens for p in found] == [coded[0].pose_tokens, coded[2].pose_tokens]
+    first, second = encode_instances(instances(), masks)
+    found = decode_instances([replace(first, mask_tokens=(1023,) * 16), second], masks)
+    assert [i.mask_tokens for i in found] == [second.mask_tokens]
 
 
 def test_nobody_and_nothing() -> None:
