@@ -1,7 +1,7 @@
 """Adding folders to a data set that are computed from its other folders, shard by shard.
 
 Used for labelling by networks and for tokenizing. Finished shards are skipped, so a stopped run goes on where it
-was, and a data set that grows is completed by running again.
+was, and a data set that grows is completed by running again (a shard whose inputs have grown is computed anew).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from queue import Empty
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from open4m.data.shards import Sample, ShardDataset, ShardWriter, finished_shards
+from open4m.data.shards import Sample, ShardDataset, ShardWriter, finished_shards, shard_keys
 from open4m.errors import DataError
 
 Files = dict[str, tuple[str, bytes]]
@@ -34,7 +34,7 @@ def derive_folders(
     title: str = "computing",
     show_progress: bool = True,
 ) -> int:
-    """Compute the folders ``outputs`` from the folders ``inputs`` wherever a shard of the former is missing.
+    """Compute the folders ``outputs`` from the folders ``inputs`` wherever a shard of the former is missing or stale.
 
     Args:
         make_compute: makes the function that computes; called once per worker. It must be picklable (a function of
@@ -51,10 +51,16 @@ def derive_folders(
     numbers = sorted(finished_shards(root, split, inputs))
     if not numbers:
         raise DataError(f"{Path(root) / split}: no shards with all of {', '.join(inputs)}. Render the split first.")
-    missing = [n for n in numbers if n not in finished_shards(root, split, outputs)]
     dataset = ShardDataset(root, split, inputs)
-    sizes = dict(zip(numbers, map(len, dataset.shards), strict=True))
-    total = sum(sizes[n] for n in missing)
+    rows = dict(zip(numbers, dataset.shards, strict=True))
+    finished = finished_shards(root, split, outputs)
+
+    def is_done(number: int) -> bool:
+        # A writer finishes the folders of a shard in their order: the last one speaks for all.
+        return number in finished and shard_keys(root, split, outputs[-1], number) == list(map(dataset.key, rows[number]))
+
+    missing = [n for n in numbers if not is_done(n)]
+    total = sum(len(rows[n]) for n in missing)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), disable=not show_progress) as progress:
         task = progress.add_task(f"{title} {split}", total=total, rate="")

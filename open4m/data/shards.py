@@ -38,6 +38,11 @@ def finished_shards(root: str | Path, split: str, names: Sequence[str]) -> set[i
     return set.intersection(*present) if present else set()
 
 
+def shard_keys(root: str | Path, split: str, name: str, index: int) -> list[str]:
+    """The keys in shard ``index`` of one folder, in their order; raises :class:`DataError` if it is damaged."""
+    return [member.key for member in _index(_shards(Path(root) / split / name)[index])]
+
+
 def folder_names(root: str | Path, split: str) -> tuple[str, ...]:
     """The folders of a split that hold shards, sorted."""
     folder = Path(root) / split

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from open4m.data.shards import ShardWriter, finished_shards
+from open4m.data.shards import ShardWriter, finished_shards, shard_keys
 from open4m.errors import DataError
 from open4m.files import read_json, write_json
 from open4m.modalities.caption import Caption
@@ -78,9 +78,9 @@ def render_dataset(
     if count < 1 or size < 16 or shard_size < 1:
         raise DataError(f"Expected count >= 1, size >= 16 and shard_size >= 1, got {count}, {size}, {shard_size}.")
     job = _Job(str(out), split, count, seed, size, shard_size, None if assets is None else str(assets))
-    redo = _check_record(job)
-    done = finished_shards(out, split, FOLDERS) - redo
-    shards = [s for s in range(-(-count // shard_size)) if s not in done]
+    _check_record(job)
+    finished = finished_shards(out, split, FOLDERS)
+    shards = [s for s in range(-(-count // shard_size)) if s not in finished or not _is_complete(job, s)]
     workers = max(1, min(workers or os.cpu_count() or 1, len(shards)))
     with _progress(job, sum(len(job.views(s)) for s in shards)) as advance:
         if workers == 1:
@@ -90,12 +90,17 @@ def render_dataset(
             _render_parallel(job, shards, workers, advance)
 
 
-def _check_record(job: _Job) -> set[int]:
-    """Compare with what the folder says it holds; returns the shards that were cut short by a smaller count."""
+def _is_complete(job: _Job, shard: int) -> bool:
+    """Whether a finished shard holds all of its views, and was not cut short by a smaller count."""
+    # A writer finishes the folders of a shard in their order: the last one speaks for all.
+    return len(shard_keys(job.root, job.split, FOLDERS[-1], shard)) == len(job.views(shard))
+
+
+def _check_record(job: _Job) -> None:
+    """Compare with what the folder says it holds, and note the new count."""
     path = Path(job.root) / job.split / _RECORD
     record = asdict(job) | {"world": WORLD_VERSION, "views_per_scene": VIEWS_PER_SCENE}
     del record["root"]
-    redo: set[int] = set()
     if path.is_file():
         found = read_json(path)
         odd = sorted(k for k in record if k != "count" and found.get(k) != record[k])
@@ -104,10 +109,7 @@ def _check_record(job: _Job) -> set[int]:
             raise DataError(f"{path}: the folder holds other views: {told}. Choose another folder or delete this one.")
         if found["count"] > job.count:
             raise DataError(f"{path}: the folder already holds {found['count']} views, more than {job.count}.")
-        if found["count"] < job.count and found["count"] % job.shard_size:
-            redo = {found["count"] // job.shard_size}
     write_json(path, record)
-    return redo
 
 
 @contextmanager

@@ -22,9 +22,9 @@ def make_upper(fail_at: str = "") -> Compute:
     return compute
 
 
-def write_captions(root: Path) -> None:
+def write_captions(root: Path, count: int = 10) -> None:
     with ShardWriter(root, "train", ["caption"], shard_size=4) as writer:
-        for i in range(10):
+        for i in range(count):
             writer.write(f"{i:04d}", {"caption": ("txt", f"sample {i}".encode())})
 
 
@@ -41,6 +41,14 @@ def test_each_sample_is_computed_once(tmp_path: Path) -> None:
     assert derive(tmp_path) == 0
     shard_path(tmp_path, "train", "upper", 1).unlink()
     assert derive(tmp_path) == 4
+
+
+def test_shards_whose_inputs_have_grown_are_computed_anew(tmp_path: Path) -> None:
+    write_captions(tmp_path, 6)
+    assert derive(tmp_path) == 6
+    write_captions(tmp_path, 10)
+    assert derive(tmp_path) == 6  # samples 4…9: the second shard was cut short
+    assert len(ShardDataset(tmp_path, "train", ["caption", "upper"])) == 10
 
 
 def test_a_failure_leaves_whole_shards_only_and_is_resumed(tmp_path: Path) -> None:

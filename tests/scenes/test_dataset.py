@@ -65,8 +65,17 @@ def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path: Path, monkeypat
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
 
 
-def test_a_larger_count_adds_views_and_other_settings_are_refused(tmp_path: Path) -> None:
+def interrupted(*args: object) -> dict[str, object]:
+    raise KeyboardInterrupt
+
+
+def test_a_larger_count_adds_views_and_other_settings_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     render_dataset(tmp_path / "grown", 3, size=32, workers=1, shard_size=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(dataset_room, "render_view", interrupted)
+        render_dataset(tmp_path / "grown", 5, size=32, workers=1, shard_size=2)
     render_dataset(tmp_path / "grown", 5, size=32, workers=1, shard_size=2)
     render_dataset(tmp_path / "whole", 5, size=32, workers=1, shard_size=2)
     assert contents(tmp_path / "grown") == contents(tmp_path / "whole")
