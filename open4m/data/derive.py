@@ -57,7 +57,9 @@ def derive_folders(
 
     def is_done(number: int) -> bool:
         # A writer finishes the folders of a shard in their order: the last one speaks for all.
-        return number in finished and shard_keys(root, split, outputs[-1], number) == list(map(dataset.key, rows[number]))
+        if number not in finished:
+            return False
+        return shard_keys(root, split, outputs[-1], number) == [dataset.key(i) for i in rows[number]]
 
     missing = [n for n in numbers if not is_done(n)]
     total = sum(len(rows[n]) for n in missing)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ast
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image
 
 from open4m.data.masking import Content, Units, to_units
 from open4m.data.shards import ShardDataset
 from open4m.errors import DataError
+from open4m.modalities.pictures import upright_shape
 from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import Rgb
 from open4m.modalities.view import View
@@ -22,7 +21,7 @@ from open4m.streams import StreamKind, StreamSpec
 from open4m.tokenizers.text import TextTokenizer
 
 CROPS = "crop_settings"
-_CACHED_TEXTS = 1 << 16
+_CACHED_TEXTS = 1 << 14  # plenty for chunks of metadata; most other texts never come again
 
 
 def folder_of(stream: StreamSpec) -> str:
@@ -69,11 +68,15 @@ class SampleReader:
         size = self._image_size
         original = (size, size)
         if "rgb" in self._dataset.names:
-            with Image.open(io.BytesIO(self._dataset.read(index, "rgb")[1])) as picture:
-                original = (picture.height, picture.width)
+            original = upright_shape(self._dataset.read(index, "rgb")[1], _source(self._dataset, index, "rgb"), "rgb")
         if CROPS not in self._dataset.names:
             return View.centre_square(original, size)
-        rows = decode_npy(self._dataset.read(index, CROPS)[1])
+        rows = _read_array(self._dataset, index, CROPS)
+        if rows.ndim != 2 or rows.shape[1] != 5 or not len(rows):
+            raise DataError(
+                f"{_source(self._dataset, index, CROPS)}: shape {rows.shape}, expected one row "
+                "(top, left, height, width, flip) per crop. Tokenize the data again."
+            )
         crop = int(rng.integers(len(rows)))
         return View.from_row(rows[crop], size, original, crop)
 
@@ -106,7 +109,7 @@ class _Content:
 
     def _tokens(self, spec: StreamSpec) -> np.ndarray:
         folder = folder_of(spec)
-        rows = self._array(folder)
+        rows = _read_array(self.dataset, self.index, folder)
         if rows.ndim != 2 or len(rows) <= self.view.index or rows.shape[1] != spec.max_tokens:
             raise DataError(
                 f"{self._source(folder)}: ids of shape {rows.shape}, expected more than {self.view.index} rows of "
@@ -125,7 +128,7 @@ class _Content:
         value = self._value(spec.modality)
         folder = f"tok_{spec.modality}"
         if folder in self.dataset.names:
-            value = modality.with_tokens(value, self._array(folder))
+            value = modality.with_tokens(value, _read_array(self.dataset, self.index, folder))
         seen = modality.apply(value, self.view)
         if folder in self.dataset.names and not modality.has_tokens(seen):
             return None
@@ -147,20 +150,23 @@ class _Content:
         """A value; one of them if the file holds several (captions, palettes)."""
         modality: Any = get_modality(folder)
         extension, data = self.dataset.read(self.index, folder)
-        source = f"{self._source(folder)}.{extension}"
-        if not hasattr(modality, "decode_all"):
-            return modality.decode(data, source)
-        values = modality.decode_all(data, source)
+        values = modality.decode_all(data, f"{self._source(folder)}.{extension}")
         return values[int(self.rng.integers(len(values)))]
 
-    def _array(self, folder: str) -> np.ndarray:
-        try:
-            return decode_npy(self.dataset.read(self.index, folder)[1])
-        except (ValueError, SyntaxError, TypeError, KeyError) as error:
-            raise DataError(f"{self._source(folder)}: not a npy file of numbers ({error}).") from error
-
     def _source(self, folder: str) -> str:
-        return f"{self.dataset.root}/{self.dataset.split}/{folder}, sample {self.dataset.key(self.index)}"
+        return _source(self.dataset, self.index, folder)
+
+
+def _source(dataset: ShardDataset, index: int, folder: str) -> str:
+    """Where a file comes from, for messages."""
+    return f"{dataset.root}/{dataset.split}/{folder}, sample {dataset.key(index)}"
+
+
+def _read_array(dataset: ShardDataset, index: int, folder: str) -> np.ndarray:
+    try:
+        return decode_npy(dataset.read(index, folder)[1])
+    except (ValueError, SyntaxError, TypeError, KeyError) as error:
+        raise DataError(f"{_source(dataset, index, folder)}: not a npy file of numbers ({error}).") from error
 
 
 def decode_npy(data: bytes) -> np.ndarray:

@@ -29,6 +29,14 @@ def require_finite(value: np.ndarray, modality: str, source: str) -> None:
         )
 
 
+def require_rows(tokens: np.ndarray, count: int, modality: str) -> None:
+    """Refuse a table of tokenizer ids with fewer rows than there are items."""
+    if len(tokens) < count:
+        raise ModalityError(
+            modality, "tokens", f"found {len(tokens)} rows of ids for {count} items.", "Tokenize the data again."
+        )
+
+
 def require_paired(modality: str, predictions: Sequence[object], truths: Sequence[object]) -> None:
     """Refuse lists that cannot be compared one by one: empty or of unequal length."""
     if len(predictions) != len(truths) or not truths:

@@ -13,7 +13,7 @@ from PIL import Image
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.bodies import draw_bodies
-from open4m.modalities.checks import require_array, require_finite, require_paired
+from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
 from open4m.modalities.det import Box, iou
 from open4m.modalities.grammar import MAX_VALUE, code_word, number_word, parse_code, parse_number
 from open4m.modalities.registry import register
@@ -269,7 +269,8 @@ class HumanPoses(TextModality[list[Person]]):
         return all(person.pose_tokens is not None for person in value)
 
     def with_tokens(self, value: list[Person], tokens: np.ndarray) -> list[Person]:
-        """The people with ``pose_tokens`` from the rows of ``tokens`` (N or more, 8)."""
+        """The people with ``pose_tokens`` from the rows of ``tokens`` (N or more, 8); fewer are an error."""
+        require_rows(tokens, len(value), self.name)
         return [replace(p, pose_tokens=tuple(map(int, row))) for p, row in zip(value, tokens, strict=False)]
 
     def to_words(self, value: list[Person], rng: np.random.Generator | None = None) -> str:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
-from open4m.modalities.checks import require_array, require_finite, require_paired
+from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
 from open4m.modalities.drawing import GROUND, fit_square
 from open4m.modalities.grammar import code_word, number_word, parse_code, parse_number
 from open4m.modalities.polygons import clip_to_unit_square, contains, rasterise
@@ -257,7 +257,8 @@ class SamInstance(TextModality[list[Instance]]):
         return all(instance.mask_tokens is not None for instance in value)
 
     def with_tokens(self, value: list[Instance], tokens: np.ndarray) -> list[Instance]:
-        """The instances with ``mask_tokens`` from the rows of ``tokens`` (N or more, 16)."""
+        """The instances with ``mask_tokens`` from the rows of ``tokens`` (N or more, 16); fewer are an error."""
+        require_rows(tokens, len(value), self.name)
         return [replace(i, mask_tokens=tuple(map(int, row))) for i, row in zip(value, tokens, strict=False)]
 
     def to_words(self, value: list[Instance], rng: np.random.Generator | None = None) -> str:

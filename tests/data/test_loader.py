@@ -15,13 +15,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import ExifTags, Image
 
 from open4m.batch import TokenBatch
 from open4m.data.loader import PretrainLoader
 from open4m.data.mixture import Component, Keep, Mixture
 from open4m.data.reader import decode_npy
 from open4m.data.shards import ShardDataset, ShardWriter
-from open4m.errors import DataError, UnknownNameError
+from open4m.errors import DataError, ModalityError, UnknownNameError
 from open4m.modalities.caption import Caption
 from open4m.modalities.det import Box
 from open4m.modalities.human_poses import Person
@@ -194,6 +195,22 @@ def test_pixels_and_tokens_come_from_the_same_crop(root: Path, text: TextTokeniz
     assert flips == {0, 1}
 
 
+def test_lying_photographs_are_cropped_upright(tmp_path: Path, text: TextTokenizer) -> None:
+    upright = np.zeros((24, SIDE, 3), np.uint8)
+    upright[4:20] = np.arange(SIDE)[:, None] * 10 + 50  # the centre square
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # the camera stored it turned to the left
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(buffer, "PNG", exif=exif)
+    content = {**files(0), "rgb": ("png", buffer.getvalue())}
+    del content["crop_settings"]
+    with ShardWriter(tmp_path, "train", list(content)) as writer:
+        writer.write("0", content)
+    batch = loader(tmp_path, text, only({"rgb@16": 1.0}, {}), batch_size=1).batch(0)
+    expected = torch.from_numpy(Rgb().pixels_for_model(upright[4:20]))
+    torch.testing.assert_close(batch.inputs.dense["rgb@16"][0], expected)
+
+
 def test_captions_and_palettes_are_drawn(root: Path, text: TextTokenizer) -> None:
     streams = ["caption", "color_palette"]
     keep = dict.fromkeys(streams, Keep.ALL)
@@ -250,6 +267,23 @@ def test_data_of_another_model_are_refused(
     mixture = only({"tok_depth@16": 1.0, "t5_caption": 1.0}, {})
     with pytest.raises(DataError, match=message):
         loader(root, text, mixture, streams=streams, batch_size=COUNT).batch(0)
+
+
+def test_damaged_files_are_named(tmp_path: Path, text: TextTokenizer) -> None:
+    broken: dict[str, tuple[bytes, type[Exception], str]] = {
+        "rgb": (b"no picture", ModalityError, "train/rgb, sample 7"),
+        "crop_settings": (npy(np.zeros((0, 5), np.int64))[1], DataError, "train/crop_settings, sample 7"),
+        "tok_depth": (b"no array", DataError, "train/tok_depth, sample 7"),
+        "tok_human_poses": (npy(np.zeros((0, 8), np.int16))[1], ModalityError, "0 rows .* for 1"),
+        "tok_sam_instance": (npy(np.zeros((0, 16), np.int16))[1], ModalityError, "0 rows .* for 1"),
+    }
+    for name, (data, kind, message) in broken.items():
+        root = tmp_path / name
+        with ShardWriter(root, "train", list(files(0))) as writer:
+            writer.write("7", {**files(0), name: ("bin", data)})
+        everything = only({}, {"tok_depth@16": 5.0, "human_poses": 5.0, "sam_instance": 5.0})
+        with pytest.raises(kind, match=message):
+            loader(root, text, everything, batch_size=1).batch(0)
 
 
 def test_missing_folders_and_unknown_streams_are_named(root: Path, text: TextTokenizer) -> None:

@@ -63,6 +63,15 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     data = file_of(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
     np.testing.assert_array_equal(rgb.decode(data, "x"), COLOURS)
+    for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
+        data = file_of(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif)
+        assert pictures.upright_shape(data, "x", "rgb") == (3, 2) == rgb.decode(data, "x").shape[:2]
+
+
+def test_shapes_of_damaged_files_are_refused() -> None:
+    for data in (b"", b"hello, I am a text", file_of(Image.fromarray(COLOURS))[:20]):
+        with pytest.raises(ModalityError, match=r"photo\.png"):
+            pictures.upright_shape(data, "photo.png", "rgb")
 
 
 def test_grey_and_bilevel() -> None:

@@ -65,7 +65,7 @@ def test_a_killed_run_leaves_no_half_shard_and_goes_on(tmp_path: Path, monkeypat
     assert all(p.stat().st_mtime_ns == time for p, time in before.items())
 
 
-def interrupted(*args: object) -> dict[str, object]:
+def interrupted(*_: object) -> dict[str, object]:
     raise KeyboardInterrupt
 
 
