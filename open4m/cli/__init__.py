@@ -6,6 +6,7 @@ import sys
 
 from rich.console import Console
 from rich.markup import escape
+from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
 from open4m.cli import demo, evaluate, generate, modality, models, scenes, tokenize, train
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             prog="open4m",
             description="Any-to-any vision: predict any modality from any others. Start with: open4m demo",
             args=arguments,
+            config=(FlagCreatePairsOff,),
         )
     except (Open4MError, OSError) as error:  # OSError: no permission, disk full, a file where a folder should be
         Console(stderr=True).print(f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -14,22 +14,26 @@ from rich.progress import Progress
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.errors import GenerationError
+from open4m.modalities.base import Modality
 from open4m.modalities.registry import all_modalities, get_modality
 
+
+def _option(modality: Modality[Any]) -> Any:
+    """A file, or a text for ``--caption``; the help names the kinds of file."""
+    metavar = "TEXT" if modality.name == "caption" else "|".join(modality.extensions[:2]).upper()
+    return Annotated[str | None, arg(metavar=metavar, help=modality.card.title + ".", help_behavior_hint="")]
+
+
 Given = make_dataclass(
-    "Given",
-    [
-        (name, Annotated[str | None, arg(metavar="VALUE", help=modality.card.title)], field(default=None))
-        for name, modality in all_modalities().items()
-    ],
+    "Given", [(name, _option(modality), field(default=None)) for name, modality in all_modalities().items()]
 )
-"""One option per registered modality: a file, or a text for ``--caption``."""
+"""One option per registered modality."""
 
 
 def generate(
-    files: Positional[tuple[Path, ...]] = (),
+    files: Positional[Annotated[tuple[Path, ...], arg(help_behavior_hint="")]] = (),
     *,
-    to: tuple[str, ...] = (),
+    to: Annotated[tuple[str, ...], arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     out: Path = Path("out"),
     model: str = "scenes-tiny",
@@ -40,10 +44,13 @@ def generate(
 ) -> None:
     """Predict modalities from a picture, or from any other modalities.
 
-    Examples:
-        open4m generate photo.jpg --to depth normal caption
-        open4m generate --caption "a red couch in a room" --to rgb depth --samples 4
-        open4m generate --depth d.png --color-palette colours.json --to rgb --plan
+    For example:
+
+    open4m generate photo.jpg --to depth normal caption
+
+    open4m generate --caption "a red couch in a room" --to rgb depth --samples 4
+
+    open4m generate --depth d.png --color-palette colours.json --to rgb --plan
 
     Args:
         files: pictures of any size and kind; each gets a folder of its own.

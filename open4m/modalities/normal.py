@@ -55,8 +55,9 @@ class Normal(DenseModality[np.ndarray]):
         return unit(vectors)
 
     def encode(self, value: np.ndarray) -> bytes:
+        """8-bit PNG; only directions are kept."""
         self.validate(value, "encode")
-        return png_bytes(np.rint((value + 1) * 127.5).astype(np.uint8))
+        return png_bytes(_colours(unit(value)))
 
     def validate(self, value: np.ndarray, source: str) -> None:
         value = require_array(value, self.name, source, _FORM)
@@ -86,12 +87,12 @@ class Normal(DenseModality[np.ndarray]):
 
     def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
         """The usual colours: 127.5·(n + 1) as RGB."""
-        return fit_square(Image.fromarray(np.rint((np.clip(value, -1, 1) + 1) * 127.5).astype(np.uint8)), size)
+        return fit_square(Image.fromarray(_colours(value)), size)
 
     def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """The mean direction, in camera axes."""
         x, y, z = value.reshape(-1, 3).mean(axis=0)
-        return f"mean direction ({x:.2f}, {y:.2f}, {z:.2f}), unit vectors in camera axes"
+        return f"mean ({x:.2f}, {y:.2f}, {z:.2f}), camera axes"
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """Angles between prediction and truth over all pixels of all pictures that have a true surface.
@@ -128,6 +129,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (…, 3) at length 1, float32; those too short to have a direction become zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.where(length > 1e-3, vectors / np.maximum(length, 1e-3), 0).astype(np.float32)
+
+
+def _colours(vectors: np.ndarray) -> np.ndarray:
+    """127.5·(n + 1) as uint8."""
+    return np.rint((np.clip(vectors, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
 register(Normal())
