@@ -54,6 +54,7 @@ def main(run: Speedrun) -> None:
     from open4m.training.run import pretrain
     from open4m.training.tokenize import tokenize_dataset
     from recipes.scenes_tiny import pretrain_recipe
+    from recipes.tokenizers import TOKENIZER_OF
 
     console, cores = Console(), os.cpu_count() or 1
     data, tokenizers = run.out / "data", run.out / "tokenizers"
@@ -64,7 +65,7 @@ def main(run: Speedrun) -> None:
     _train_tokenizers(data, tokenizers, run, workers=min(2, cores))
     console.rule("3/5 tokens")
     for split in ("train", "val"):
-        tokenize_dataset(data, split, tokenizers, workers=cores)
+        tokenize_dataset(data, split, tokenizers, TOKENIZER_OF, workers=cores)
     console.rule("4/5 pre-train")
     recipe = pretrain_recipe("scenes-speedrun")
     pretrain(recipe, data, tokenizers, run.out / "model", minutes=run.pretrain_minutes, seed=run.seed)
@@ -82,18 +83,19 @@ def main(run: Speedrun) -> None:
 def _train_tokenizers(data: Path, out: Path, run: Speedrun, workers: int) -> None:
     """One process per tokenizer, one thread each: faster on few cores than one process with many threads."""
     from open4m.training.run import train_tokenizer
+    from recipes.tokenizers import tokenizer_recipe
 
     train = partial(
         train_tokenizer, data=data, out=out, minutes=run.tokenizer_minutes, seed=run.seed, show_progress=False
     )
-    todo = [name for name in TOKENIZERS if not (out / name / "config.json").exists()]
+    todo = [tokenizer_recipe(name) for name in TOKENIZERS if not (out / name / "config.json").exists()]
     context = multiprocessing.get_context("spawn")
     with (
-        Console().status(f"training {', '.join(todo)}"),
+        Console().status(f"training {', '.join(recipe.name for recipe in todo)}"),
         ProcessPoolExecutor(workers, context, initializer=_single_thread) as pool,
     ):
-        for name, outcome in zip(todo, pool.map(train, todo), strict=True):
-            Console().print(name, outcome.metrics)
+        for recipe, outcome in zip(todo, pool.map(train, todo), strict=True):
+            Console().print(recipe.name, outcome.metrics)
 
 
 def _single_thread() -> None:

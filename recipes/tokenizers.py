@@ -8,48 +8,16 @@ masks; higher learning rates for the small networks of features and masks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from open4m.errors import UnknownNameError
 from open4m.tokenizers.config import TokenizerConfig
+from open4m.training.recipe import TokenizerRecipe
 
 DEAD_CODE_COEFFICIENT = 32
 """A code is dead when it is used this many times less often than the average code (spec: tokenizers §3.1)."""
-
-
-@dataclass(frozen=True)
-class TokenizerRecipe:
-    """How one tokenizer is built and trained.
-
-    Attributes:
-        name: of the tokenizer, and of its folder in a bundle.
-        modalities: what it is trained on; it serves all of them.
-        config: sizes and loss. ``n_channels`` and ``input_scale`` of features come from the data: :meth:`for_data`.
-        batch_size: samples per step.
-        learning_rate: peak of AdamW, cosine to 0.
-        betas, weight_decay, clip: AdamW and gradient norm.
-        late_start: steps without quantization (``config.kmeans_init``).
-        pool_batches: batches whose latents start the codes.
-        minutes: training time on one core that it takes to be useful.
-    """
-
-    name: str
-    modalities: tuple[str, ...]
-    config: TokenizerConfig
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.05
-    clip: float = 1.0
-    late_start: int = 120
-    pool_batches: int = 16
-    minutes: float = 5.0
-
-    def for_data(self, channels: int, scale: float) -> TokenizerRecipe:
-        """The same recipe for feature data with ``channels`` channels and standard deviation ``scale``."""
-        return replace(self, config=replace(self.config, n_channels=channels, input_scale=scale))
 
 
 def _lucid(batch_size: int, codebook_size: int, **options: Any) -> TokenizerConfig:

@@ -24,6 +24,7 @@ def tokenize(
         seed: of the crops.
     """
     from open4m.training.tokenize import tokenize_dataset
+    from recipes.tokenizers import TOKENIZER_OF
 
     for split in splits:
-        tokenize_dataset(data, split, tokenizers, n_crops=crops, seed=seed, workers=workers)
+        tokenize_dataset(data, split, tokenizers, TOKENIZER_OF, n_crops=crops, seed=seed, workers=workers)

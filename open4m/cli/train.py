@@ -51,8 +51,10 @@ def tokenizer(
         tensorboard: also write TensorBoard files.
     """
     from open4m.training.run import train_tokenizer
+    from recipes.tokenizers import tokenizer_recipe
 
-    train_tokenizer(recipe, data, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
+    chosen = tokenizer_recipe(recipe)
+    train_tokenizer(chosen, data, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
 
 
 @app.command
@@ -79,7 +81,9 @@ def pretrain(
         tensorboard: also write TensorBoard files.
     """
     from open4m.training.run import pretrain as run
+    from recipes.scenes_tiny import pretrain_recipe
 
-    outcome = run(recipe, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
+    chosen = pretrain_recipe(recipe)
+    outcome = run(chosen, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
     if outcome.finished:
         Console().print(f"[bold green]done[/] {escape(str(out / 'bundle'))}", highlight=False, soft_wrap=True)

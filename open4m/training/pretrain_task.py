@@ -22,8 +22,8 @@ from open4m.streams import StreamSpec
 from open4m.tokenizers.config import TokenizerConfig
 from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import World
+from open4m.training.recipe import PretrainRecipe
 from open4m.training.trainer import Task
-from recipes.scenes_tiny import PretrainRecipe
 
 VALIDATION_BATCHES = 12
 VALIDATION_SEED = 2406_09406

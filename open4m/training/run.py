@@ -10,18 +10,17 @@ from open4m.tokenizers.io import load_tokenizer, save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import world_from_environment
 from open4m.training.pretrain_task import PretrainTask
+from open4m.training.recipe import PretrainRecipe, TokenizerRecipe
 from open4m.training.text_vocabulary import learn_text
 from open4m.training.tokenizer_task import TokenizerTask
 from open4m.training.trainer import Outcome, Precision, Trainer, TrainSettings
-from recipes.scenes_tiny import PretrainRecipe, pretrain_recipe
-from recipes.tokenizers import TOKENIZER_OF, TokenizerRecipe, tokenizer_recipe
 
 RUN, BUNDLE = "run", "bundle"
 """Folders of a run's checkpoints and metrics, and of the system that pre-training makes."""
 
 
 def train_tokenizer(
-    recipe: str | TokenizerRecipe,
+    recipe: TokenizerRecipe,
     data: str | Path,
     out: str | Path,
     *,
@@ -33,15 +32,13 @@ def train_tokenizer(
 ) -> Outcome:
     """Train a tokenizer on the splits ``train`` and ``val`` of ``data``; the same call resumes it.
 
-    ``out/<recipe>/`` becomes a tokenizer folder (``config.json``, ``model.safetensors``) when the run is complete;
-    ``out/<recipe>/run/`` holds its metrics and checkpoints. Without ``minutes`` and ``steps`` it takes the time of
+    ``out/<recipe.name>/`` becomes a tokenizer folder (``config.json``, ``model.safetensors``) when the run is complete;
+    ``out/<recipe.name>/run/`` holds its metrics and checkpoints. Without ``minutes`` and ``steps`` it takes the time of
     the recipe.
 
     Raises:
-        UnknownNameError: no such recipe.
         TrainingError: the run ended before quantization began, or the folder holds another run.
     """
-    recipe = tokenizer_recipe(recipe) if isinstance(recipe, str) else recipe
     folder = Path(out) / recipe.name
     settings = TrainSettings(
         steps=steps,
@@ -67,7 +64,7 @@ def train_tokenizer(
 
 
 def pretrain(
-    recipe: str | PretrainRecipe,
+    recipe: PretrainRecipe,
     data: str | Path,
     tokenizers: str | Path,
     out: str | Path,
@@ -87,11 +84,9 @@ def pretrain(
     and ``steps`` it takes the time of the recipe.
 
     Raises:
-        UnknownNameError: no such recipe.
         DataError: folders of the data or tokenizers are missing.
         TrainingError: ``out`` holds another run, or gradients were not finite again and again.
     """
-    recipe = pretrain_recipe(recipe) if isinstance(recipe, str) else recipe
     settings = TrainSettings(
         steps=steps,
         minutes=minutes if minutes or steps else recipe.minutes,
@@ -123,7 +118,9 @@ def make_bundle(
 ) -> Bundle:
     """The trained model with the tokenizers of its streams."""
     stream_tokenizers = {
-        spec.name: TOKENIZER_OF[spec.modality] for spec in task.model.config.targets if spec.modality in TOKENIZER_OF
+        spec.name: recipe.tokenizer_of[spec.modality]
+        for spec in task.model.config.targets
+        if spec.modality in recipe.tokenizer_of
     }
     provenance = {
         "recipe": recipe.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from open4m.modalities.view import View
 from open4m.tokenizers.io import load_tokenizer
 from open4m.tokenizers.vqvae import VQVAE
 from open4m.training.tokenizer_task import tokenizer_inputs
-from recipes.tokenizers import TOKENIZER_OF
 
 INT16_MAX = 2**15 - 1
 MIN_CROP_SCALE = 0.8
@@ -34,6 +33,7 @@ def tokenize_dataset(
     root: str | Path,
     split: str,
     tokenizers: str | Path,
+    tokenizer_of: Mapping[str, str],
     *,
     n_crops: int = 1,
     seed: int = 0,
@@ -49,12 +49,13 @@ def tokenize_dataset(
 
     Args:
         tokenizers: folder of trained tokenizers by name, as :func:`open4m.training.run.train_tokenizer` leaves it.
+        tokenizer_of: modality → name of the tokenizer that serves it; those that are not there are left out.
         workers: processes over disjoint shards. Finished shards are skipped.
 
     Returns:
         The number of samples tokenized now.
     """
-    served = served_modalities(tokenizers)
+    served = served_modalities(tokenizers, tokenizer_of)
     present = {name: folder for name, folder in served.items() if finished_shards(root, split, [name])}
     if not present:
         raise DataError(f"{root}: the split {split!r} has none of {', '.join(served)}. Render or label it first.")
@@ -71,10 +72,10 @@ def tokenize_dataset(
     )
 
 
-def served_modalities(tokenizers: str | Path) -> dict[str, str]:
+def served_modalities(tokenizers: str | Path, tokenizer_of: Mapping[str, str]) -> dict[str, str]:
     """Modality → folder of its tokenizer, for the tokenizers that are there."""
     folders = {p.parent.name: str(p.parent) for p in sorted(Path(tokenizers).glob("*/config.json"))}
-    served = {modality: folders[name] for modality, name in TOKENIZER_OF.items() if name in folders}
+    served = {modality: folders[name] for modality, name in tokenizer_of.items() if name in folders}
     if not served:
         raise DataError(f"{tokenizers}: no tokenizers. Expected folders such as {tokenizers}/rgb with config.json.")
     return served

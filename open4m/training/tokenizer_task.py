@@ -27,8 +27,8 @@ from open4m.tokenizers.instance_codecs import (
 )
 from open4m.tokenizers.vqvae import VQVAE, VQVAEOutput, reconstruction_loss
 from open4m.training.distributed import World
+from open4m.training.recipe import TokenizerRecipe
 from open4m.training.trainer import Task, step_seed
-from recipes.tokenizers import TokenizerRecipe
 
 HELD_OUT = 64
 """Samples of the validation split that a tokenizer is judged on."""

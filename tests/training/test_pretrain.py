@@ -18,12 +18,13 @@ from open4m.streams import StreamKind
 from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import World
 from open4m.training.pretrain_task import PretrainTask, tokenizer_configs
+from open4m.training.recipe import PretrainRecipe
 from open4m.training.run import pretrain, train_tokenizer
 from open4m.training.text_vocabulary import learn_text
 from open4m.training.tokenize import tokenize_dataset
 from recipes.mixtures import scenes
-from recipes.scenes_tiny import PRETRAIN_RECIPES, PretrainRecipe, pretrain_recipe
-from recipes.tokenizers import SCENES_TOKENIZERS
+from recipes.scenes_tiny import LOSS_WEIGHTS, PRETRAIN_RECIPES, pretrain_recipe
+from recipes.tokenizers import SCENES_TOKENIZERS, TOKENIZER_OF
 from tests.training.conftest import SIZE
 from tests.training.test_tokenizer_task import dense, vectors
 from tests.training.test_trainer import assert_same
@@ -32,14 +33,16 @@ from tests.training.toy import weights
 TINY = PretrainRecipe(
     "tiny",
     "A model for tests.",
+    modalities=("rgb", "depth", "dinov2_global", "caption", "human_poses"),
+    mixture=scenes(SIZE),
+    tokenizer_of=TOKENIZER_OF,
     dim=32,
     encoder_depth=1,
     decoder_depth=1,
     num_heads=2,
     image_size=SIZE,
-    modalities=("rgb", "depth", "dinov2_global", "caption", "human_poses"),
-    mixture=scenes(SIZE),
     learning_rate=1e-2,
+    loss_weights=LOSS_WEIGHTS,
 )
 
 
@@ -56,7 +59,7 @@ def tokenized(data: Path, tokenizers: Path, tmp_path_factory: pytest.TempPathFac
     root = tmp_path_factory.mktemp("tokenized") / "data"
     shutil.copytree(data, root)
     for split in ("train", "val"):
-        tokenize_dataset(root, split, tokenizers, show_progress=False)
+        tokenize_dataset(root, split, tokenizers, TOKENIZER_OF, show_progress=False)
     return root
 
 
@@ -119,6 +122,8 @@ def test_ranks_share_the_batch(tokenized: Path, tokenizers: Path) -> None:
 def test_missing_tokenizers_are_named(tokenized: Path, tokenizers: Path) -> None:
     with pytest.raises(DataError, match="tok_normal@32 needs the tokenizer 'normal'"):
         task(tokenized, tokenizers, replace(TINY, modalities=("rgb", "normal")))
+    with pytest.raises(DataError, match="recipe tiny: tokenizer_of names no tokenizer of 'depth'"):
+        task(tokenized, tokenizers, replace(TINY, tokenizer_of={"rgb": "rgb"}))
     assert set(tokenizer_configs(tokenizers)) == {"rgb", "depth", "dinov2_global", "human_poses"}
 
 

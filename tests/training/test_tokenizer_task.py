@@ -18,10 +18,11 @@ from open4m.modalities.registry import get_modality
 from open4m.tokenizers.config import TokenizerConfig
 from open4m.tokenizers.io import load_tokenizer
 from open4m.training.distributed import World
+from open4m.training.recipe import TokenizerRecipe
 from open4m.training.run import train_tokenizer
 from open4m.training.tokenize import tokenize_dataset
 from open4m.training.tokenizer_task import TokenizerTask
-from recipes.tokenizers import TokenizerRecipe, tokenizer_recipe
+from recipes.tokenizers import TOKENIZER_OF, tokenizer_recipe
 from tests.training.conftest import SIZE
 
 
@@ -89,7 +90,7 @@ def test_a_run_shorter_than_the_late_start_is_refused(data: Path, tmp_path: Path
 def test_tokenizing_adds_aligned_folders(data: Path, tokenizers: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(data, root)
-    assert tokenize_dataset(root, "val", tokenizers, n_crops=3, show_progress=False) == 8
+    assert tokenize_dataset(root, "val", tokenizers, TOKENIZER_OF, n_crops=3, show_progress=False) == 8
     names = ["rgb", "tok_rgb", "tok_depth", "tok_dinov2_global", "tok_human_poses", "crop_settings", "human_poses"]
     dataset = ShardDataset(root, "val", names)
 
@@ -106,13 +107,13 @@ def test_tokenizing_adds_aligned_folders(data: Path, tokenizers: Path, tmp_path:
     model, rgb = load_tokenizer(tokenizers / "rgb"), get_modality("rgb")
     x = rgb.to_array(rgb.decode(dataset.read(2, "rgb")[1], "file"))  # type: ignore[attr-defined]
     np.testing.assert_array_equal(model.tokenize(torch.from_numpy(x)[None]).flatten(), array(2, "tok_rgb")[0])
-    assert tokenize_dataset(root, "val", tokenizers, n_crops=3, show_progress=False) == 0
+    assert tokenize_dataset(root, "val", tokenizers, TOKENIZER_OF, n_crops=3, show_progress=False) == 0
 
 
 def test_tokenizing_names_what_is_missing(data: Path, tokenizers: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no tokenizers"):
-        tokenize_dataset(data, "val", tmp_path)
+        tokenize_dataset(data, "val", tmp_path, TOKENIZER_OF)
     with pytest.raises(DataError, match="'test'"):
-        tokenize_dataset(data, "test", tokenizers)
+        tokenize_dataset(data, "test", tokenizers, TOKENIZER_OF)
     records = [json.loads(line) for line in (tokenizers / "rgb" / "run" / "metrics.jsonl").read_text().splitlines()]
     assert {"psnr", "perplexity", "codes_used"} <= records[-1].keys()
