@@ -40,7 +40,8 @@ def temperature_schedule(name: str, start: float, tokens: list[int]) -> list[flo
 
     ``constant``: ``start`` throughout. ``linear``: proportional to the share still undecided before the step.
     ``onex:<min>:<power>``: from ``start`` down to ``min`` like ``x^-power`` times the share undecided after the step;
-    ``x`` runs over 1…100 in as many points as there are tokens, of which the first ``len(tokens)`` count (published).
+    ``x`` runs over 1…100 in as many points as there are tokens, of which the first ``len(tokens)`` count (published;
+    empty steps beyond them repeat the last one).
     """
     total, decided = sum(tokens), np.cumsum(tokens) / sum(tokens)
     if name == "constant":
@@ -51,7 +52,8 @@ def temperature_schedule(name: str, start: float, tokens: list[int]) -> list[flo
     lowest, power = _onex(name)
     curve = np.linspace(1, 100, total) ** -power
     curve = (curve - curve.min()) / (curve.max() - curve.min()) if total > 1 else np.ones(1)
-    values = lowest + (start - lowest) * (1 - decided) * curve[: len(tokens)]
+    points = np.minimum(np.arange(len(tokens)), total - 1)
+    values = lowest + (start - lowest) * (1 - decided) * curve[points]
     return [float(t) for t in values[:-1]] + [lowest]
 
 

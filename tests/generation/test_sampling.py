@@ -58,13 +58,13 @@ def test_a_schedule_decides_every_token_once(name: str, steps: int, tokens: int)
     assert sum(parts) == tokens and min(parts) >= 0 and len(parts) <= steps
 
 
-@given(st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.floats(0, 5))
+@given(st.sampled_from(["linear", "cosine"]), st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.floats(0, 5))
 def test_onex_ends_at_its_minimum_and_never_leaves_its_range(
-    steps: int, tokens: int, lowest: float, extra: float
+    kind: str, steps: int, tokens: int, lowest: float, extra: float
 ) -> None:
-    start = lowest + extra
-    values = temperature_schedule(f"onex:{lowest}:0.5", start, token_schedule("linear", steps, tokens))
-    assert values[-1] == lowest
+    start, parts = lowest + extra, token_schedule(kind, steps, tokens)
+    values = temperature_schedule(f"onex:{lowest}:0.5", start, parts)
+    assert values[-1] == lowest and len(values) == len(parts)
     assert all(lowest - 1e-9 <= t <= start + 1e-9 for t in values)
 
 
