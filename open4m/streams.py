@@ -69,6 +69,8 @@ class StreamSpec:
         object.__setattr__(self, "position", Position(self.position))
         if self.grid is not None:
             object.__setattr__(self, "grid", (int(self.grid[0]), int(self.grid[1])))
+            if self.grid[0] * self.grid[1] != self.max_tokens:
+                raise ValueError(f"stream {self.name}: a grid of {self.grid} does not hold {self.max_tokens} tokens")
         if not self.table:
             object.__setattr__(self, "table", self.name)
         has_vocabulary = self.kind in (StreamKind.TOKENS, StreamKind.SEQUENCE)
@@ -83,8 +85,9 @@ class StreamSpec:
         return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 2**15
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able form, as stored in a model's ``config.json``."""
-        return asdict(self)
+        """JSON-able form, as stored in a model's ``config.json``; JSON leaves it unchanged."""
+        grid = None if self.grid is None else list(self.grid)
+        return asdict(self) | {"kind": self.kind.value, "position": self.position.value, "grid": grid}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StreamSpec:

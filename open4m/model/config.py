@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from open4m.errors import CheckpointError, UnknownNameError
-from open4m.streams import StreamKind, StreamSpec
+from open4m.streams import StreamSpec
 
 Activation = Literal["silu", "gelu"]
 
@@ -105,7 +105,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as stored in a bundle's ``config.json``."""
-        return asdict(self) | {"streams": [_plain(spec.to_dict()) for spec in self.streams]}
+        return asdict(self) | {"streams": [spec.to_dict() for spec in self.streams]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "model config") -> ModelConfig:
@@ -120,13 +120,3 @@ class ModelConfig:
             return cls(**arguments)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{source}: {error}. Was the file written by another version?") from error
-
-
-def _plain(stream: dict[str, Any]) -> dict[str, Any]:
-    """Enums as strings and tuples as lists, so that the form survives JSON unchanged."""
-    grid = stream["grid"]
-    return stream | {
-        "kind": StreamKind(stream["kind"]).value,
-        "position": str(stream["position"]),
-        "grid": None if grid is None else list(grid),
-    }

@@ -17,6 +17,7 @@ from recipes.models import MODEL_SIZES, model_config
 def test_json_round_trip() -> None:
     config = tiny_config(qk_norm=True, act="gelu")
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert json.loads(json.dumps(config.to_dict()["streams"])) == config.to_dict()["streams"]
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,7 @@ def test_json_round_trip() -> None:
         ({"act": "relu"}, "act must be"),
         ({"streams": [{"name": "x"}]}, "missing"),
         ({"streams": [{**STREAMS[1].to_dict(), "colour": 1}]}, "colour"),
+        ({"streams": [{**STREAMS[1].to_dict(), "max_tokens": 15}]}, r"grid of \(4, 4\) does not hold 15"),
     ],
 )
 def test_impossible_configurations_are_refused(changes: dict[str, object], message: str) -> None:
