@@ -11,10 +11,10 @@ from torch import Tensor
 from open4m.batch import TokenInputs, TokenTargets
 from open4m.errors import GenerationError, UnknownNameError
 from open4m.streams import StreamKind, StreamSpec
+from open4m.tokenizers.text import SENTINEL_IDS
 
-FIRST_SPAN = 5
+FIRST_SPAN = SENTINEL_IDS[1]
 """Id of the sentinel ``[S_1]``: where the first missing span of a sequence stands (spec: modalities §4.6)."""
-_LAST_SENTINEL = 203
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Canvas:
         spec = self.spec(name, StreamKind.TOKENS)
         if ids.shape != (self.batch, spec.max_tokens):
             raise GenerationError(f"{name}: ids {tuple(ids.shape)} given, expected {(self.batch, spec.max_tokens)}.")
-        if bool(((ids < 0) | (ids >= spec.vocab_size)).any()):
-            raise GenerationError(f"{name}: ids must be in 0…{spec.vocab_size - 1}; are they of another tokenizer?")
         known = torch.ones_like(ids, dtype=torch.bool) if known is None else known
-        return self._with(name, Track(torch.where(known, ids, 0), known))
+        ids = torch.where(known, ids, 0)
+        _check_ids(spec, ids, "are they of another tokenizer?")
+        return self._with(name, Track(ids, known))
 
     def with_sequences(self, name: str, sequences: Sequence[Sequence[int]]) -> Canvas:
         """Give one list of word-piece ids per sample; all are visible, shorter rows are padded."""
@@ -87,8 +87,7 @@ class Canvas:
         ids = torch.zeros(len(sequences), longest, dtype=torch.int64)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.int64)
-        if bool((ids >= spec.vocab_size).any()):
-            raise GenerationError(f"{name}: ids must be below {spec.vocab_size}; is this the model's text tokenizer?")
+        _check_ids(spec, ids, "are they of another text tokenizer?")
         lengths = torch.tensor([len(s) for s in sequences])[:, None]
         return self._with(name, Track(ids, torch.arange(longest)[None] < lengths))
 
@@ -228,6 +227,11 @@ def stack(canvases: Sequence[Canvas]) -> Canvas:
     return Canvas(first.streams, sum(c.batch for c in canvases), tracks)
 
 
+def _check_ids(spec: StreamSpec, ids: Tensor, question: str) -> None:
+    if bool(((ids < 0) | (ids >= spec.vocab_size)).any()):
+        raise GenerationError(f"{spec.name}: ids must be in 0…{spec.vocab_size - 1}; {question}")
+
+
 def _blank_like(track: Track) -> Track:
     """One sample with nothing known."""
     dense = None if track.dense is None else torch.zeros_like(track.dense[:1])
@@ -247,10 +251,10 @@ def span_bounds(sequence: Sequence[int], name: str) -> tuple[int, int]:
 
     Raises :class:`GenerationError` if the sequence has no sentinel, that is, nothing is missing.
     """
-    sentinels = [token for token in sequence if FIRST_SPAN <= token <= _LAST_SENTINEL]
+    sentinels = [token for token in sequence if token in SENTINEL_IDS[1:]]
     if not sentinels:
         raise GenerationError(
             f"{name}: is given completely, so there is nothing to generate. Leave it out of the targets, or mark where "
             "it may continue with [S_1]."
         )
-    return sentinels[0], min(sentinels[-1] + 1, _LAST_SENTINEL)
+    return sentinels[0], min(sentinels[-1] + 1, SENTINEL_IDS[-1])

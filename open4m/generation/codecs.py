@@ -46,9 +46,12 @@ class Codecs:
                 pixels = [cast(Rgb, modality).pixels_for_model(value) for value in values]
                 return canvas.with_pixels(spec.name, torch.from_numpy(np.stack(pixels)))
             case StreamKind.EMBEDDING:
-                return canvas.with_vectors(spec.name, [torch.from_numpy(value) for value in values])
+                return canvas.with_vectors(spec.name, [torch.tensor(value) for value in values])
             case StreamKind.TOKENS:
                 arrays = [cast(DenseModality[Any], modality).to_array(value) for value in values]
+                if len({array.shape for array in arrays}) > 1:
+                    shapes = ", ".join(str(array.shape) for array in arrays)
+                    raise GenerationError(f"{spec.modality}: a batch needs values of one shape; given are {shapes}.")
                 return canvas.with_tokens(spec.name, self._tokenize(spec, torch.from_numpy(np.stack(arrays))))
             case StreamKind.SEQUENCE:
                 return canvas.with_sequences(spec.name, [self._ids(spec, value) for value in values])
@@ -72,6 +75,11 @@ class Codecs:
             value = _INSIDE_TEXT[spec.modality][0](value, self.tokenizer(spec))
         words = modality.to_words(value)
         ids = self.text.encode(words if isinstance(words, str) else " ".join(words))
+        if any(map(self.text.is_sentinel, ids[spec.max_tokens :])):
+            raise GenerationError(
+                f"{spec.modality}: {len(ids)} word pieces given, {spec.name} has {spec.max_tokens}: a sentinel would "
+                "be cut off. Shorten the text."
+            )
         if any(map(self.text.is_sentinel, ids)):
             return ids[: spec.max_tokens]
         unfinished = spec.modality == "metadata" and len(value) < len(FIELDS)  # other fields stay open

@@ -74,7 +74,7 @@ def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> 
     if not targets:
         raise GenerationError(f"Nothing is asked for. This model can generate {', '.join(modalities(config.targets))}.")
     given = [spec for spec in config.streams if spec.name in inputs]
-    asked = [target_stream(config, name) for name in dict.fromkeys(targets)]
+    asked = list(dict.fromkeys(target_stream(config, name) for name in targets))
     for spec in asked:
         twin = next(
             (g for g in given if g.modality == spec.modality and g.name != spec.name and _same_size(g, spec)), None
@@ -87,7 +87,8 @@ def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> 
     plans: list[TargetPlan] = []
     conditions = [spec.name for spec in given]
     for spec in wanted:
-        plans.append(target_plan(bundle, spec, has_picture, tuple(conditions)))
+        others = tuple(name for name in conditions if name != spec.name)  # guidance never hides what is decided already
+        plans.append(target_plan(bundle, spec, has_picture, others))
         if chained and spec.kind is StreamKind.TOKENS:
             conditions.append(spec.name)  # the published code lets guidance grow with finished grids only
     info = bundle.info

@@ -37,6 +37,7 @@ class Tokens:
     Attributes:
         ids: (L,) integers.
         known: (L,) bool; positions that are False are generated if the modality is asked for. None = all known.
+            For grids; in a sequence a sentinel id stands where something is missing.
     """
 
     ids: Tensor | np.ndarray | Sequence[int]
@@ -133,7 +134,7 @@ class InputReader:
         if len(tokens) < len(values):
             raise GenerationError(f"{spec.modality}: give tokens for all samples of a batch, or for none.")
         if spec.kind is StreamKind.SEQUENCE:
-            return canvas.with_sequences(spec.name, [_integers(t.ids).tolist() for t in tokens])
+            return canvas.with_sequences(spec.name, [_sequence(spec, t) for t in tokens])
         ids = _stack(spec, [_integers(t.ids) for t in tokens])
         known = _stack(spec, [_known(t) for t in tokens])
         return canvas.with_tokens(spec.name, ids, known)
@@ -215,14 +216,25 @@ def _is_cropped(spec: StreamSpec, value: Any) -> bool:
 
 
 def _integers(ids: Any) -> Tensor:
-    return torch.as_tensor(np.asarray(ids), dtype=torch.int64).flatten()
+    return torch.tensor(np.asarray(ids), dtype=torch.int64).flatten()
 
 
 def _known(tokens: Tokens) -> Tensor:
     ids = _integers(tokens.ids)
     if tokens.known is None:
         return torch.ones_like(ids, dtype=torch.bool)
-    return torch.as_tensor(np.asarray(tokens.known), dtype=torch.bool).flatten()
+    return torch.tensor(np.asarray(tokens.known), dtype=torch.bool).flatten()
+
+
+def _sequence(spec: StreamSpec, tokens: Tokens) -> list[int]:
+    ids = _integers(tokens.ids).tolist()
+    if not bool(_known(tokens).all()):
+        raise GenerationError(
+            f"{spec.modality}: 'known' is for grids. In a sequence put the id of [S_1] in the place of what is unknown."
+        )
+    if len(ids) > spec.max_tokens:
+        raise GenerationError(f"{spec.modality}: {len(ids)} tokens given, {spec.name} has {spec.max_tokens}.")
+    return ids
 
 
 def _stack(spec: StreamSpec, rows: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from open4m.generation.codecs import Codecs
 from open4m.generation.defaults import input_stream, make_plan, modalities, target_stream
 from open4m.generation.engine import Progress, pooled_features, run
 from open4m.generation.inputs import InputReader
-from open4m.generation.plan import Plan
+from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Result
 from open4m.hub.bundle import Bundle, load_bundle
 from open4m.streams import StreamKind
@@ -134,7 +134,7 @@ class AnyToAny:
     def reconstruct(self, modality: str, values: Sequence[Any]) -> list[Any]:
         """Values after going through the tokens of ``modality`` and back: the best that predictions can be."""
         spec = target_stream(self.bundle.model.config, modality)
-        ids = self.tokenize({spec.modality: list(values)})[spec.name]
+        ids = self.tokenize({spec.name: list(values)})[spec.name]
         return [self.codecs.value(spec, row) for row in ids]
 
     def embed(self, inputs: Mapping[str, Any]) -> np.ndarray:
@@ -151,17 +151,26 @@ class AnyToAny:
             raise GenerationError(f"The plan was made for {expected} as input, but {found} was given.")
         for name in _as_names(targets or ()):
             plan[name]
-        config = self.bundle.model.config
         for target in plan.targets:
-            spec = config.stream(target.stream)
-            if not spec.is_target or target.is_sequence != (spec.kind is StreamKind.SEQUENCE):
-                raise GenerationError(f"{target.stream} cannot be generated with the scheme {target.scheme}.")
+            self._check_settings(target)
             if target.is_sequence:
-                _ = self.codecs.text  # raises if there is none
                 for row in range(canvas.batch if target.stream in canvas.tracks else 0):
                     span_bounds(canvas.sequence(target.stream, row), target.modality)
             elif not canvas.open_positions(target.stream).shape[1]:
                 raise GenerationError(f"{target.modality} is given completely and asked for. Leave out one of the two.")
+
+    def _check_settings(self, target: TargetPlan) -> None:
+        config = self.bundle.model.config
+        spec, name = config.stream(target.stream), target.modality
+        if not spec.is_target or target.is_sequence != (spec.kind is StreamKind.SEQUENCE):
+            raise GenerationError(f"{target.stream} cannot be generated with the scheme {target.scheme}.")
+        if target.tokens > spec.max_tokens or (target.tokens < spec.max_tokens and not target.is_sequence):
+            most = "at most " if target.is_sequence else ""
+            raise GenerationError(f"{name}: tokens is {target.tokens}; expected {most}{spec.max_tokens}.")
+        for stream in (*target.conditions, *target.guided_streams):
+            config.index(stream)  # raises for names that are no stream, which would silently guide nothing
+        if target.is_sequence:
+            _ = self.codecs.text  # raises if there is none
 
 
 def _as_names(names: Sequence[str] | str) -> list[str]:
@@ -169,8 +178,9 @@ def _as_names(names: Sequence[str] | str) -> list[str]:
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:
-    if isinstance(seed, int):
-        return [seed + i for i in range(batch)]
-    if len(seed) != batch:
-        raise GenerationError(f"{len(seed)} seeds given for {batch} samples. Give one seed, or one per sample.")
-    return list(seed)
+    seeds = [int(s) for s in np.atleast_1d(seed)]  # numpy integers are welcome, too
+    if np.ndim(seed) == 0:
+        return [seeds[0] + i for i in range(batch)]
+    if len(seeds) != batch:
+        raise GenerationError(f"{len(seeds)} seeds given for {batch} samples. Give one seed, or one per sample.")
+    return seeds

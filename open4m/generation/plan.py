@@ -102,6 +102,11 @@ class TargetPlan:
         return 2 if self.guidance != 1.0 and known.intersection(self.conditions) else 1
 
     @property
+    def guided_streams(self) -> tuple[str, ...]:
+        """The streams that a guidance of several weights names."""
+        return tuple(self.guidance) if isinstance(self.guidance, Mapping) else ()
+
+    @property
     def guide(self) -> tuple[object, ...]:
         """Equal for targets that are guided in the same way, so that they can share passes."""
         if isinstance(self.guidance, Mapping):

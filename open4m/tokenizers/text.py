@@ -23,7 +23,9 @@ COORDINATES = tuple(f"v{axis}={value}" for axis in range(4) for value in range(1
 _FIXED = (PAD, UNK, SOS, EOS, *SENTINELS, *COORDINATES)
 """The words whose ids the grammars and the masking rely on; id = index."""
 
-_FIRST_SENTINEL = _FIXED.index(SENTINELS[0])
+SENTINEL_IDS = range(_FIXED.index(SENTINELS[0]), _FIXED.index(SENTINELS[-1]) + 1)
+"""Ids of ``[S_0]``…``[S_199]``."""
+
 _PREFIX = "##"
 _MARKS = re.compile(r"\[(?:PAD|SOS|EOS|S_\d+)\]")
 
@@ -86,11 +88,11 @@ class TextTokenizer:
         """Id of ``[S_k]``, k = 0…199; the first one that masking uses is ``[S_1]``."""
         if not 0 <= k < len(SENTINELS):
             raise ValueError(f"sentinel {k} is not in 0…{len(SENTINELS) - 1}")
-        return _FIRST_SENTINEL + k
+        return SENTINEL_IDS[k]
 
     def is_sentinel(self, token: int) -> bool:
         """Whether an id is one of the sentinels."""
-        return _FIRST_SENTINEL <= token < _FIRST_SENTINEL + len(SENTINELS)
+        return token in SENTINEL_IDS
 
     def merge_spans(self, input_ids: Iterable[int], generated_ids: Iterable[int]) -> list[int]:
         """Put generated spans in the places of the input's sentinels (spec: modalities §5).

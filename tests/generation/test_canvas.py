@@ -47,6 +47,12 @@ def test_grid_positions_are_places_and_sequence_positions_count() -> None:
     ]
 
 
+def test_ids_of_unknown_positions_do_not_matter() -> None:
+    known = torch.arange(LENGTH).repeat(2, 1) < 3
+    given_ids = torch.where(known, 7, -1)
+    assert rows(blank().with_tokens(DEPTH, given_ids, known))[0] == [(DEPTH, 0, 7), (DEPTH, 1, 7), (DEPTH, 2, 7)]
+
+
 def test_fixing_makes_known_and_leaves_the_old_canvas_alone() -> None:
     before = blank().fix(DEPTH, torch.tensor([[2], [5]]), torch.tensor([[9], [8]]))
     after = before.fix(DEPTH, torch.tensor([[1, 3], [0, 1]]), torch.tensor([[7, 6], [5, 4]]))
@@ -117,6 +123,9 @@ def test_wrong_content_is_refused() -> None:
     ids = torch.zeros(2, LENGTH, dtype=torch.int64)
     with pytest.raises(GenerationError, match="another tokenizer"):
         blank().with_tokens(DEPTH, ids + CODES)
+    for wrong in (-1, 10_000):
+        with pytest.raises(GenerationError, match="another text tokenizer"):
+            blank(1).with_sequences("caption", [[wrong, 5]])
     with pytest.raises(GenerationError, match="expected"):
         blank().with_tokens(DEPTH, ids[:, 1:])
     with pytest.raises(GenerationError, match="for 1 samples"):

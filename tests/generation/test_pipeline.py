@@ -181,6 +181,11 @@ def test_tokens_as_inputs_and_partial_grids() -> None:
     assert torch.equal(filled[:6], first[:6])
     with pytest.raises(GenerationError, match="given completely"):
         model().generate({"depth": Tokens(first)}, ["depth"])
+    caption = model().tokenize({"caption": "two dogs"})["caption"]
+    with pytest.raises(GenerationError, match="'known' is for grids"):
+        model().generate({"caption": Tokens(torch.as_tensor(caption), [True, False, True])}, ["depth"])
+    with pytest.raises(GenerationError, match="600 tokens given"):
+        model().generate({"caption": Tokens([50] * 600)}, ["depth"])
     with pytest.raises(GenerationError, match="15 tokens given"):
         model().generate({"depth": Tokens(first[1:])}, ["normal"])
     rgb = model().tokenize({"rgb": picture()})[f"tok_rgb@{SIZE}"]
@@ -196,6 +201,8 @@ def test_captions_are_continued_after_their_sentinel() -> None:
     assert out["caption"].value.startswith("two dogs")
     with pytest.raises(GenerationError, match="given completely"):
         model().generate({"caption": "two dogs", "rgb": picture()}, ["caption"])
+    with pytest.raises(GenerationError, match="sentinel would be cut off"):
+        model().generate({"caption": "dog " * 400 + "[S_1]"}, ["caption"])
 
 
 def test_batches_of_lists() -> None:
@@ -208,6 +215,9 @@ def test_batches_of_lists() -> None:
         model().generate({"rgb": [picture()] * 2, "caption": ["a", "b", "c"]}, ["depth"])
     with pytest.raises(GenerationError, match="samples=3"):
         model().generate({"rgb": [picture()] * 2}, ["depth"], samples=3)
+    assert model().generate({"rgb": picture()}, ["depth"], seed=np.int64(3), samples=2).seeds == (3, 4)  # type: ignore[arg-type]
+    with pytest.raises(GenerationError, match="one shape"):
+        model().generate({"clip": [np.ones((FEATURES, n, n), np.float32) for n in (4, 6)]}, ["depth"])
     with pytest.raises(GenerationError, match="2 seeds"):
         model().generate({"rgb": picture()}, ["depth"], seed=[1, 2])
 
@@ -274,6 +284,13 @@ def test_bad_requests_say_what_is_wrong(tmp_path: Path) -> None:
         model().generate({"rgb": picture().astype(np.float32) - 128}, ["depth"])
     with pytest.raises(GenerationError, match="channels given"):
         model().generate({"clip": np.ones((3, 4, 4), np.float32)}, ["depth"])
+    plan = model().plan(["depth", "caption"], ["rgb"])
+    for name, tokens_asked in (("depth", 8), ("caption", 257)):
+        with pytest.raises(GenerationError, match=f"{name}: tokens is {tokens_asked}"):
+            model().generate({"rgb": picture()}, plan=plan.edit(name, tokens=tokens_asked))
+    for change in ({"guidance": {"rgb": 2.0}}, {"conditions": ("rgb",)}):
+        with pytest.raises(UnknownNameError, match="Unknown stream 'rgb'"):
+            model().generate({"rgb": picture()}, plan=plan.edit("depth", **change))
     with pytest.raises(GenerationError, match="plan was made for"):
         model().generate({"caption": "a"}, plan=model().plan(["depth"], ["rgb"]))
     with pytest.raises(UnknownNameError, match="target of this plan"):

@@ -105,6 +105,11 @@ def test_chains_let_guidance_grow() -> None:
     assert plan["caption"].conditions == ("color_palette", f"tok_depth@{SIZE}", f"tok_rgb@{SIZE}")
 
 
+def test_a_grid_that_is_given_in_part_is_not_hidden_by_its_own_guidance() -> None:
+    assert model().plan(["depth"], ["rgb", "depth"])["depth"].conditions == (RGB,)
+    assert model().plan(["depth"], ["depth"]).cost.encoder_passes == 8  # nothing to contrast with
+
+
 def test_words_to_picture_goes_through_clip() -> None:
     plan = model().plan(["rgb"], ["caption"])
     assert [t.modality for t in plan.targets] == ["clip", "rgb"] and plan.requested == ("rgb",)
@@ -161,3 +166,4 @@ def test_names_are_checked_and_near_ones_suggested() -> None:
 
 def test_streams_can_be_named_directly() -> None:
     assert model().plan([f"tok_depth@{SIZE}"], [f"tok_rgb@{SIZE}"]).inputs == (f"tok_rgb@{SIZE}",)
+    assert model().plan(["depth", f"tok_depth@{SIZE}"], ["rgb"]).requested == ("depth",)

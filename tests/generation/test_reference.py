@@ -110,7 +110,7 @@ def test_depth_from_caption() -> None:
 def test_multi_guided() -> None:
     start = canvas(1).with_sequences("caption", [PROMPT])
     numbers = recorded()[0]["multi_guided"]
-    weights = dict(zip((RGB, "caption"), numbers["weights"], strict=True))
+    weights: dict[str, float] = dict(zip((RGB, "caption"), numbers["weights"], strict=True))
     steps = [GridStep(count, GREEDY) for count in numbers["token_schedule"]]
     done = fill_grid(
         model(), start, DEPTH, "maskgit", steps, lambda c: Views.of(c, weights, ()), [0], Recorded("multi_guided")
