@@ -109,7 +109,7 @@ def _person_from_words(words: list[str]) -> Person | None:
     if [c[0] for c in corners if c is not None] != [0, 1, 2, 3]:
         return None
     box = np.array([c[1] for c in corners if c is not None]) / MAX_VALUE
-    if box[0] > box[2] or box[1] > box[3]:
+    if box[0] >= box[2] or box[1] >= box[3]:
         return None
     runs: dict[str, list[str]] = {}
     name = ""

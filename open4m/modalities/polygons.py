@@ -54,6 +54,47 @@ def _contains(polygon: np.ndarray, points: np.ndarray) -> np.ndarray:
     return (right.sum(axis=1) % 2 == 1) | on_border.any(axis=1)
 
 
+def outline(mask: np.ndarray) -> np.ndarray:
+    """(K, 2) corners of the largest outer border of a binary mask (rows, columns), in [0, 1]².
+
+    Cells that only share a corner are apart; holes are filled. Empty if the mask is.
+    """
+    padded = np.pad(mask.astype(bool), 1)
+    inside = padded[1:-1, 1:-1]
+    sides: dict[tuple[int, int, int, int], None] = {}  # x, y, dx, dy of cell borders with the inside to the right
+    for other, dx, dy, x0, y0 in (
+        (padded[:-2, 1:-1], 1, 0, 0, 0), (padded[1:-1, 2:], 0, 1, 1, 0),
+        (padded[2:, 1:-1], -1, 0, 1, 1), (padded[1:-1, :-2], 0, -1, 0, 1),
+    ):  # fmt: skip
+        sides |= {(x + x0, y + y0, dx, dy): None for y, x in np.argwhere(inside & ~other).tolist()}
+    loops: list[np.ndarray] = []
+    left = dict(sides)
+    while left:
+        side, corners = next(iter(left)), []
+        while side in left:
+            del left[side]
+            x, y, dx, dy = side
+            corners.append((x, y))
+            turns = ((-dy, dx), (dx, dy), (dy, -dx))  # right, so as to stay at the same cell; ahead; left
+            side = next(s for s in ((x + dx, y + dy, *turn) for turn in turns) if s in sides)
+        loops.append(np.array(corners, dtype=np.float64))
+    largest = max(loops, key=_signed_area, default=np.zeros((0, 2)))
+    return without_collinear(largest) / (mask.shape[1], mask.shape[0])
+
+
+def _signed_area(polygon: np.ndarray) -> float:
+    """Positive for outer borders (clockwise in a picture), negative for those of holes."""
+    (x, y), (next_x, next_y) = polygon.T, np.roll(polygon, -1, axis=0).T
+    return float((x * next_y - next_x * y).sum() / 2)
+
+
+def without_collinear(polygon: np.ndarray) -> np.ndarray:
+    """The polygon without the points that lie on the straight line between their neighbours."""
+    before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
+    bent = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
+    return polygon[bent]
+
+
 def rasterise(polygon: np.ndarray, size: int) -> np.ndarray:
     """(size, size) bool: the cells of [0, 1]² that a polygon covers by at least half."""
     side = size * _OVERSAMPLING

@@ -15,7 +15,7 @@ from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
 from open4m.modalities.drawing import GROUND, fit_square
 from open4m.modalities.grammar import code_word, number_word, parse_code, parse_number
-from open4m.modalities.polygons import clip_to_unit_square, contains, rasterise
+from open4m.modalities.polygons import clip_to_unit_square, contains, outline, rasterise
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
 
@@ -75,7 +75,8 @@ def merge_duplicates(instances: Sequence[Instance]) -> list[Instance]:
     """Decoded instances without faint masks, and with those that several query points found merged into one.
 
     Largest box first. Masks with a contrast below 0.9 are dropped. An instance joins the first group whose first
-    member it equals (soft Dice > 0.8 and box IoU > 0.9); a group becomes the mean of its masks and boxes.
+    member it equals (soft Dice > 0.8 and box IoU > 0.9); a group becomes the mean of its masks and boxes. The
+    polygons, which are what files hold, become the outlines of the masks.
     """
     groups: list[list[Instance]] = []
     for instance in sorted(instances, key=lambda i: -i.area):
@@ -87,7 +88,7 @@ def merge_duplicates(instances: Sequence[Instance]) -> list[Instance]:
             groups.append([instance])
         else:
             group.append(instance)
-    return [_mean(group) for group in groups]
+    return [_outlined(_mean(group)) for group in groups]
 
 
 def _same(a: Instance, b: Instance) -> bool:
@@ -103,6 +104,11 @@ def _mean(group: list[Instance]) -> Instance:
     box = np.mean([i.box for i in group], axis=0)
     mask = np.mean([i.box_mask() for i in group], axis=0).astype(np.float32)
     return Instance(_corners(box), box, mask)
+
+
+def _outlined(instance: Instance) -> Instance:
+    corner, extent = instance.box[:2], instance.box[2:] - instance.box[:2]
+    return replace(instance, polygon=corner + extent * outline(instance.box_mask() > 0.5))
 
 
 def _corners(box: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from skimage.measure import find_contours
 from open4m.modalities.coco import THING_CLASSES
 from open4m.modalities.det import Box
 from open4m.modalities.human_poses import Person
+from open4m.modalities.polygons import without_collinear
 from open4m.modalities.sam_instance import Instance
 from open4m.modalities.smpl_skeleton import shaped_joints
 from open4m.scenes.model import Thing
@@ -96,19 +97,12 @@ def _instance(mask: np.ndarray, window: tuple[slice, slice], size: np.ndarray) -
     corner = np.array([window[1].start + cols[0], window[0].start + rows[0]], dtype=np.float64)
     # Contours run halfway between pixel centres; one pixel of frame and half a pixel of centre give the shift.
     outline = max(find_contours(np.pad(mask, 1).astype(np.float32), 0.5), key=len)[:, ::-1] - 0.5
-    outline = _without_collinear(outline[:-1])
+    outline = without_collinear(outline[:-1])
     box = np.concatenate([corner, corner + np.array((mask.shape[1], mask.shape[0]))]).reshape(2, 2) / size
     pick_rows = (np.arange(MASK_SIDE) + 0.5) * mask.shape[0] / MASK_SIDE
     pick_cols = (np.arange(MASK_SIDE) + 0.5) * mask.shape[1] / MASK_SIDE
     stretched = mask[np.ix_(pick_rows.astype(int), pick_cols.astype(int))].astype(np.float32)
     return Instance((outline + corner) / size, box.ravel(), stretched)
-
-
-def _without_collinear(points: np.ndarray) -> np.ndarray:
-    """Drop the points of a closed outline that lie on the straight line between their neighbours."""
-    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    bent = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
-    return points[bent]
 
 
 def people_of(visible: list[Visible], camera: Camera) -> list[Person]:

@@ -16,7 +16,7 @@ from PIL import Image
 from open4m.errors import ModalityError
 from open4m.modalities.bodies import camera_translation, project
 from open4m.modalities.human_poses import GROUP_NAMES, HumanPoses, Person, nearest_rotation, person_words
-from open4m.modalities.polygons import clip_to_unit_square, contains, rasterise
+from open4m.modalities.polygons import clip_to_unit_square, contains, outline, rasterise
 from open4m.modalities.sam_instance import CROP, Instance, SamInstance, merge_duplicates, point_words
 from open4m.modalities.smpl_skeleton import JOINT_NAMES
 from open4m.modalities.view import View
@@ -296,6 +296,39 @@ def test_polygon_helpers() -> None:
     assert rasterise(square, 8).sum() == 4 * 6
     notch = np.array([[0, 0], [1, 0], [1, 1], [0.5, 0.5], [0, 1.0]])
     assert contains(notch, np.array([[0.5, 0.9], [0.5, 0.4], [0.1, 0.8]])).tolist() == [False, True, True]
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds, st.integers(1, 12), st.integers(1, 12))
+def test_outlines_fill_to_the_largest_part(seed: int, rows: int, cols: int) -> None:
+    mask = np.random.default_rng(seed).random((rows, cols)) < 0.6
+    border = outline(mask)
+    if not mask.any():
+        assert border.shape == (0, 2)
+        return
+    centres = np.stack(np.meshgrid((np.arange(cols) + 0.5) / cols, (np.arange(rows) + 0.5) / rows), -1).reshape(-1, 2)
+    filled = contains(border, centres).reshape(rows, cols)
+    x, y = border.T
+    area = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
+    assert area == pytest.approx(filled.mean())  # no cell is crossed, none is counted twice
+    around = np.pad(mask & ~filled, 1)
+    beside = around[1:-1, 2:] | around[1:-1, :-2] | around[2:, 1:-1] | around[:-2, 1:-1]
+    assert not (beside & filled & mask).any()  # a whole part
+
+
+def test_predicted_instances_keep_their_shape_in_files() -> None:
+    truth = disc(0.5, 0.4, 0.3)
+    box = truth.box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
+    (predicted,) = merge_duplicates([Instance(box, truth.box, 0.95 * truth.box_mask())])
+    (again,) = INSTANCES.decode(INSTANCES.encode([predicted]), "x")
+    assert INSTANCES.score([[again]], [[truth]])["best_iou"] > 0.97
+
+
+def test_people_without_extent_are_dropped() -> None:
+    words = " ".join(person_words(random_person(np.random.default_rng(0)))).split()
+    assert len(POSES.from_words(" ".join(words))) == 1
+    words[1:5] = ["v0=5", "v1=5", "v2=5", "v3=9"]
+    assert POSES.from_words(" ".join(words)) == []
 
 
 def test_duplicates_merge_and_faint_masks_go() -> None:
