@@ -95,7 +95,11 @@ class Modality(ABC, Generic[Value]):
 
     @abstractmethod
     def draw(self, value: Value, size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """A picture (RGB, ``size`` × ``size``) as a person would want to see it; ``background`` for overlays."""
+        """A picture (RGB, ``size`` × ``size``) as a person would want to see it.
+
+        Args:
+            background: the square picture that the value belongs to, under overlays.
+        """
 
     def describe(self, value: Value, predicted: bool = False) -> str:
         """One line to read beside the picture: words, counts, ranges with their unit. Empty where there is nothing.

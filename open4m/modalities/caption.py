@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ class Caption(TextModality[str]):
                 captions = _captions_of(json.loads(text))
             else:
                 captions = [text]
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
             raise ModalityError(
                 self.name,
                 source,

@@ -36,7 +36,7 @@ class EdgeMap(DenseModality[np.ndarray]):
                     self.name,
                     source,
                     f"found a coloured picture (channels differ by up to {spread}), expected grey edges.",
-                    "Give the edge map; open4m.labeling.canny_edges makes one from a photograph.",
+                    "Give the edge map; open4m.labeling.edges.canny_edges makes one from a photograph.",
                 )
         elif image.mode not in ("L", "1"):
             raise ModalityError(

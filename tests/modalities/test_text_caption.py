@@ -41,6 +41,13 @@ def test_files(content: bytes, source: str, expected: list[str]) -> None:
     assert caption.decode(content, source) == expected[0]
 
 
+def test_damaged_gzip_files_are_refused() -> None:
+    packed = gzip.compress(b'["A dog on a couch."]')
+    damaged = packed[:10] + bytes([packed[10] ^ 0xFF]) + packed[11:]
+    with pytest.raises(ModalityError, match=r"^caption: 1\.json\.gz: "):
+        caption.decode(damaged, "1.json.gz")
+
+
 @pytest.mark.parametrize("content", [b"A dog.", b"[]", b"[1]", b'{"text": "A dog."}', b"\xff\xfe\x00", b"\x1f\x8bxx"])
 def test_bad_files_are_refused(content: bytes) -> None:
     with pytest.raises(ModalityError, match=r"^caption: 1\.json: "):

@@ -162,6 +162,11 @@ def test_normal_files_follow_the_published_code() -> None:
     np.testing.assert_array_equal(stored, [[[255, 128, 128], [128, 128, 0]]])
 
 
+def test_normal_files_of_longer_vectors_keep_their_directions() -> None:
+    value = np.full((2, 2, 3), [1.1, 0.2, -0.1], np.float32)
+    np.testing.assert_allclose(normal.decode(normal.encode(value), "x"), unit(value), atol=0.01)
+
+
 def test_black_padding_in_normal_files_is_no_surface() -> None:
     stored = np.full((8, 8, 3), (128, 128, 255), np.uint8)
     stored[:6] = 0
