@@ -46,7 +46,7 @@ def measure_metadata(
         captions: the first one is measured (the published captions are one per picture).
         semseg: (H, W) class values, 0 = none, 1…80 things, 81…133 stuff.
         depth: (H, W) metres, NaN = invalid.
-        normal: (H, W, 3) unit vectors.
+        normal: (H, W, 3) unit vectors, zero = no surface.
         instance_map: (H, W) integer ids, 0 = no instance.
         boxes: detections.
         n_humans: number of people; None = counted among ``boxes``.
@@ -54,8 +54,8 @@ def measure_metadata(
     Fields: colourfulness of Hasler and Süsstrunk (2003); brightness and contrast = mean and standard deviation of
     luminance (0…255); saturation = mean HSV saturation · 255; entropy of luminance in bits; walkability, objectness
     = share of pixels on walkable stuff, on things; semantic diversity = number of classes; geometric complexity
-    = 1 − length of the mean normal (0 for one plane); occlusion score: see :func:`_occlusion`; aesthetic score: see
-    :func:`_aesthetic`. Nothing here detects watermarks: ``watermark_score`` is 0, "none found".
+    = 1 − length of the mean normal of the surfaces (0 for one plane); occlusion score: see :func:`_occlusion`;
+    aesthetic score: see :func:`_aesthetic`. Nothing here detects watermarks: ``watermark_score`` is 0, "none found".
     """
     fields: dict[str, float] = _appearance(rgb)
     if original_size is not None:
@@ -71,8 +71,9 @@ def measure_metadata(
     if semseg is not None:
         fields |= _semantics(semseg)
     if normal is not None:
-        mean_normal = normal.reshape(-1, 3).mean(axis=0, dtype=np.float64)
-        fields["geometric_complexity"] = float(1.0 - np.linalg.norm(mean_normal))
+        surfaces = normal[np.any(normal != 0, axis=-1)]
+        if len(surfaces):
+            fields["geometric_complexity"] = float(1.0 - np.linalg.norm(surfaces.mean(axis=0, dtype=np.float64)))
     if instance_map is not None:
         ids = np.unique(instance_map)
         fields["n_sam_instances"] = int(np.count_nonzero(ids))

@@ -122,6 +122,13 @@ def test_labels_are_counted() -> None:
     assert fields["occlusion_score"] == pytest.approx((10 + 10 + 5) / 400)  # top, bottom and right border
 
 
+def test_pixels_without_a_surface_do_not_make_geometry_complex() -> None:
+    normal = np.zeros((20, 20, 3), np.float32)
+    assert "geometric_complexity" not in measure_metadata(picture(size=20), normal=normal)
+    normal[:5, :, 2] = 1.0
+    assert measure_metadata(picture(size=20), normal=normal)["geometric_complexity"] == pytest.approx(0.0)
+
+
 def test_borders_without_a_depth_jump_or_with_invalid_depth_are_no_occlusion() -> None:
     instances = np.zeros((20, 20), int)
     instances[5:10, 5:10] = 1
