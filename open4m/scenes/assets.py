@@ -33,9 +33,12 @@ def load_assets(folder: str | Path) -> tuple[Model, ...]:
     path = folder / TABLE
     if not path.is_file():
         raise DataError(
-            f"{path}: there is no such file. Write a table such as {{'duck.glb': {{'class': 'bird', 'height': 0.3}}}}."
+            f'{path}: there is no such file. Write a table such as {{"duck.glb": {{"class": "bird", "height": 0.3}}}}.'
         )
-    table = read_json(path)
+    try:
+        table = read_json(path)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}).") from error
     if not isinstance(table, dict) or not table:
         raise DataError(f"{path}: expected an object that maps file names to their class and height.")
     return tuple(_load(folder / name, entry, f"{path}: entry {name!r}") for name, entry in sorted(table.items()))
@@ -56,8 +59,10 @@ def _load(path: Path, entry: Any, where: str) -> Model:
     if up == "y":
         vertices = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
+    if high[2] - low[2] < 1e-3 * (high - low).max():
+        raise DataError(f"{where}: {path} has no height to be scaled by. Turn it upright, or change 'up'.")
     vertices -= ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])
-    vertices *= float(entry["height"]) / max(high[2] - low[2], 1e-9)
+    vertices *= float(entry["height"]) / (high[2] - low[2])
     shape = from_trimesh(trimesh.Trimesh(vertices, mesh.faces, process=False))
     srgb = np.array(COLOURS[colour], float) if colour else _main_colour(mesh)
     red, green, blue = to_linear(srgb)

@@ -13,7 +13,6 @@ from open4m.scenes.scene import Scene
 
 Rng = np.random.Generator
 
-MAX_WORDS = 30
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 WORDS = {

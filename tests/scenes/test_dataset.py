@@ -142,6 +142,16 @@ def test_bad_assets_are_named(tmp_path: Path, entry: dict[str, object], told: st
         load_assets(tmp_path)
 
 
+def test_flat_models_and_broken_tables_are_named(tmp_path: Path) -> None:
+    trimesh.creation.box(extents=(1, 1, 0)).export(tmp_path / "card.obj")
+    (tmp_path / "classes.json").write_text('{"card.obj": {"class": "book", "height": 1, "up": "z"}}')
+    with pytest.raises(DataError, match=r"card\.obj has no height"):
+        load_assets(tmp_path)
+    (tmp_path / "classes.json").write_text('{"card.obj": ')
+    with pytest.raises(DataError, match=r"classes\.json: not JSON"):
+        load_assets(tmp_path)
+
+
 def test_broken_model_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "thing.glb").write_bytes(b"not a model")
     (tmp_path / "classes.json").write_text(json.dumps({"thing.glb": {"class": "kite", "height": 1}}))
