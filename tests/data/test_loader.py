@@ -257,7 +257,7 @@ def changed(name: str, **options: Any) -> tuple[StreamSpec, ...]:
     ("streams", "message"),
     [
         (changed("tok_depth@16", vocab_size=2), "another tokenizer"),
-        (changed("tok_depth@16", max_tokens=9), "expected more than"),
+        (changed("tok_depth@16", max_tokens=9, grid=(3, 3)), "expected more than"),
         (changed("t5_caption", channels=3), "width 8"),
     ],
 )
