@@ -9,6 +9,8 @@ from rich.markup import escape
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
+from open4m.errors import TrainingError
+
 app = SubcommandApp()
 
 
@@ -65,6 +67,7 @@ def pretrain(
     out: Path,
     minutes: float | None = None,
     steps: int | None = None,
+    tokens: float | None = None,
     seed: int = 0,
     tensorboard: bool = False,
 ) -> None:
@@ -77,6 +80,7 @@ def pretrain(
         out: OUT/bundle becomes the trained model.
         minutes: length of the run; default: the recipe's.
         steps: length in steps instead: resuming is then exact.
+        tokens: length as a budget of visible plus predicted tokens instead, such as 5e8.
         seed: of initialisation, data order and masks.
         tensorboard: also write TensorBoard files.
     """
@@ -84,6 +88,10 @@ def pretrain(
     from recipes.scenes_tiny import pretrain_recipe
 
     chosen = pretrain_recipe(recipe)
+    if tokens is not None:
+        if steps is not None:
+            raise TrainingError("Give the length of a run either in steps or in tokens.")
+        steps = chosen.steps_for(tokens)
     outcome = run(chosen, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
     if outcome.finished:
         Console().print(f"[bold green]done[/] {escape(str(out / 'bundle'))}", highlight=False, soft_wrap=True)

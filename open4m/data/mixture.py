@@ -84,6 +84,18 @@ class Mixture:
         if not sum(c.weight for c in self.components) > 0:
             raise DataError("A mixture needs at least one component with a positive weight.")
 
+    @property
+    def token_budget(self) -> int:
+        """Most visible plus most predicted tokens of a sample: what the published schedules count (spec: training §2).
+
+        Raises:
+            DataError: a component predicts all that is not visible, so its number is not known beforehand.
+        """
+        targets = [c.target_tokens for c in self.components]
+        if None in targets:
+            raise DataError("A component of this mixture has no target budget; give the length of the run in steps.")
+        return max(c.input_tokens[1] for c in self.components) + max(t[1] for t in targets if t)
+
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw a component by weight, and its numbers of tokens."""
         weights = np.array([c.weight for c in self.components])

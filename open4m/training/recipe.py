@@ -101,6 +101,10 @@ class PretrainRecipe:
             tied_input=True,
         )
 
+    def steps_for(self, tokens: float) -> int:
+        """Steps that use up a budget of visible and predicted tokens, padding included (spec: training §2)."""
+        return math.ceil(tokens / (self.mixture.token_budget * self.batch_size))
+
     def streams(self, tokenizers: Mapping[str, TokenizerConfig], text_vocabulary: int) -> tuple[StreamSpec, ...]:
         """Streams with the sizes of these tokenizers (by name) and this vocabulary instead of the published ones.
 
