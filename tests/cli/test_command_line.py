@@ -385,6 +385,13 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         assert re.search(r"[a-zA-Z]{2,} [a-zA-Z…]", line.replace("(default", "").replace("(required)", "")), option
 
 
+def test_names_of_recipes_are_suggested(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = ("--data", place / "data", "--out", place / "out")
+    assert "Did you mean 'depth'" in refused(capsys, "train", "tokenizer", "depht", *folders)
+    missing = refused(capsys, "train", "pretrain", "scene-tiny", *folders, "--tokenizers", place)
+    assert "Did you mean 'scenes-tiny'" in missing and not (place / "out").exists()
+
+
 def test_wrong_usage_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["generat"], ["generate", "--too", "depth"], ["modality", "show"], []):
         with pytest.raises(SystemExit) as end:

@@ -77,8 +77,9 @@ class ToyTask(Task[ToyModel, tuple[Tensor, Tensor]]):
 
 def settings(**changes: Any) -> TrainSettings:
     """30 short steps in float32."""
-    defaults: dict[str, Any] = {"steps": 30, "checkpoint_every": 4, "log_every": 1, "precision": "fp32"}
-    return TrainSettings(**(defaults | {"learning_rate": 0.05, "average": 0.9, "warmup": 0.1} | changes))
+    how_often: dict[str, Any] = {"steps": 30, "checkpoint_every": 4, "log_every": 1}
+    how: dict[str, Any] = {"precision": "fp32", "learning_rate": 0.05, "average": 0.9, "warmup": 0.1}
+    return TrainSettings(**(how_often | how | changes))
 
 
 def weights(out: Path) -> dict[str, np.ndarray]:
