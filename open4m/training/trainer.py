@@ -1,8 +1,8 @@
 """The one training loop. What is trained is a :class:`Task`; how long and how, a :class:`TrainSettings`.
 
 Every random number of step s is drawn from generators seeded by (seed, s, rank), so that a run that was killed and
-resumed ends with the same bits as one that was not (with a budget in steps; with one in minutes the schedule follows
-the clock).
+resumed ends with the same bits as one that was not (with a budget in steps, on the same machine with the same number
+of threads; with a budget in minutes the schedule follows the clock).
 """
 
 from __future__ import annotations
