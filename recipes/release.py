@@ -19,6 +19,7 @@ from open4m.evaluation.tables import markdown
 from open4m.generation.pipeline import AnyToAny
 from open4m.hub.bundle import load_bundle, save_bundle
 from open4m.streams import StreamKind
+from recipes.scenes_tiny import pretrain_recipe
 
 REQUESTS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("rgb",), ()),
@@ -52,7 +53,9 @@ class Release:
 def main(release: Release) -> None:
     """Evaluate, write the card, save."""
     bundle = load_bundle(release.bundle)
-    bundle = replace(bundle, info=replace(bundle.info, name=release.name))
+    settings = pretrain_recipe(bundle.info.provenance["recipe"]).generation
+    generation = {situation: dict(changes) for situation, changes in settings.items()}
+    bundle = replace(bundle, info=replace(bundle.info, name=release.name, generation=generation))
     model = AnyToAny(bundle)
     names = [n for n in dict.fromkeys([*model.inputs, *model.targets]) if n != "t5_caption"]
     samples = read_values(release.heldout, release.split, names)

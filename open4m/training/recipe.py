@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from open4m.data.mixture import Component, Mixture
 from open4m.errors import DataError
@@ -67,6 +68,7 @@ class PretrainRecipe:
         learning_rate, warmup, weight_decay, betas, clip: see :class:`open4m.training.trainer.TrainSettings`.
         loss_weights: weights of losses by modality; 1 where not named.
         minutes: length of the run if none is asked for.
+        generation: settings that suit such a small model better than the published ones, see :class:`BundleInfo`.
     """
 
     name: str
@@ -89,6 +91,7 @@ class PretrainRecipe:
     clip: float = 1.0
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     minutes: float = 60.0
+    generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def model_config(self, tokenizers: Mapping[str, TokenizerConfig], text_vocabulary: int) -> ModelConfig:
         """The model over the streams that these tokenizers and this text vocabulary make possible."""

@@ -138,6 +138,7 @@ def make_bundle(
         licence="Apache-2.0",
         licence_url="https://www.apache.org/licenses/LICENSE-2.0",
         provenance=provenance,
+        generation={situation: dict(changes) for situation, changes in recipe.generation.items()},
     )
     models = {name: load_tokenizer(Path(tokenizers) / name) for name in set(stream_tokenizers.values())}
     return Bundle(info, task.model.eval(), models, text)
