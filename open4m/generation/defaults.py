@@ -55,8 +55,8 @@ SEQUENCES = {
 }
 """Modality → (most tokens, temperature)."""
 
-CLASS_MAPS = ("semseg",)
-"""Codes of class maps must not be averaged: between two classes lies no class."""
+NOT_AVERAGED = ("semseg", "canny_edge", "sam_edge")
+"""Codes of these must not be averaged: between two classes lies no class, and the mean of two edges is no edge."""
 
 
 def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> Plan:
@@ -107,7 +107,7 @@ def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions:
         )
     chosen = grid_defaults(bundle, spec, has_picture)
     steps = min(chosen.steps, spec.max_tokens)
-    averaged = steps == 1 and spec.grid is not None and spec.modality not in CLASS_MAPS
+    averaged = steps == 1 and spec.grid is not None and spec.modality not in NOT_AVERAGED
     return TargetPlan(
         spec.modality,
         spec.name,
