@@ -14,9 +14,13 @@ from open4m.modalities.base import DenseModality, Modality
 
 
 def another_picture(modality: Modality[Any], truths: Sequence[Any]) -> list[Any]:
-    """The truth of the next picture in the list: what chance agreement between pictures is worth."""
+    """The truth of the picture half the list away: what chance agreement between pictures is worth.
+
+    Neighbours in a list may show the same scene from another side, which would be no chance.
+    """
     del modality
-    return [truths[(i + 1) % len(truths)] for i in range(len(truths))]
+    away = max(len(truths) // 2, 1)
+    return [truths[(i + away) % len(truths)] for i in range(len(truths))]
 
 
 def mean_map(modality: DenseModality[Any], truths: Sequence[Any]) -> list[Any]:
