@@ -67,7 +67,8 @@ def test_mean_normals_are_unit_vectors() -> None:
     np.testing.assert_allclose(found[0][0, 0], [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
 
 
-def test_another_picture_is_the_next_one() -> None:
+def test_another_picture_is_half_the_list_away() -> None:
+    assert another_picture(get_modality("caption"), ["a", "b", "c", "d"]) == ["c", "d", "a", "b"]
     assert another_picture(get_modality("caption"), ["a", "b", "c"]) == ["b", "c", "a"]
 
 
