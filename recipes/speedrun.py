@@ -2,7 +2,7 @@
 
     python -m recipes.speedrun --out out/speedrun
 
-About 40 minutes on two cores. Five modalities instead of eighteen; everything else is the code that trains the
+An estimated 40 minutes on two cores. Five modalities instead of eighteen; everything else is the code that trains the
 bundled model. Every stage resumes where it stopped, and the last one writes ``report.md`` and a gallery.
 """
 
