@@ -63,6 +63,7 @@ _TINY = PretrainRecipe(
     mixture=scenes(),
     tokenizer_of=TOKENIZER_OF,
     loss_weights=LOSS_WEIGHTS,
+    max_tokens={"metadata": 44},  # all 21 fields; the published 40 cut off the last one
     generation=GENERATION,
 )
 _SPEEDRUN = replace(

@@ -69,6 +69,7 @@ def pretrain(
     steps: int | None = None,
     tokens: float | None = None,
     seed: int = 0,
+    start: str | None = None,
     tensorboard: bool = False,
 ) -> None:
     """Pre-train a model on tokenized data; the same command resumes it. Runs under torchrun as well.
@@ -82,6 +83,7 @@ def pretrain(
         steps: length in steps instead: resuming is then exact.
         tokens: length as a budget of visible plus predicted tokens instead, such as 5e8.
         seed: of initialisation, data order and masks.
+        start: go on from a trained model (name or folder) of the same shape instead of random weights.
         tensorboard: also write TensorBoard files.
     """
     from open4m.training.run import pretrain as run
@@ -92,6 +94,8 @@ def pretrain(
         if steps is not None:
             raise TrainingError("Give the length of a run either in steps or in tokens.")
         steps = chosen.steps_for(tokens)
-    outcome = run(chosen, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, tensorboard=tensorboard)
+    outcome = run(
+        chosen, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, start=start, tensorboard=tensorboard
+    )
     if outcome.finished:
         Console().print(f"[bold green]done[/] {escape(str(out / 'bundle'))}", highlight=False, soft_wrap=True)

@@ -76,6 +76,11 @@ class TextTokenizer:
         """Number of ids."""
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Word → id."""
+        return self._tokenizer.get_vocab()
+
     def encode(self, text: str) -> list[int]:
         """Text → ids; nothing is added. Sentinels and coordinate words must stand between spaces."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids

@@ -16,6 +16,7 @@ from open4m.data.reader import CROPS, folder_of
 from open4m.data.shards import ShardDataset, folder_names
 from open4m.errors import DataError
 from open4m.files import read_json
+from open4m.hub.bundle import Bundle
 from open4m.model.losses import masked_loss
 from open4m.model.transformer import FourM
 from open4m.streams import StreamSpec
@@ -24,6 +25,7 @@ from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import World
 from open4m.training.recipe import PretrainRecipe
 from open4m.training.trainer import Task
+from open4m.training.warm_start import warm_start
 
 VALIDATION_BATCHES = 12
 VALIDATION_SEED = 2406_09406
@@ -42,6 +44,7 @@ class PretrainTask(Task[FourM, TokenBatch]):
         text: word pieces ↔ ids.
         world: the processes that share ``recipe.batch_size``.
         seed: of the weights and of samples and masks.
+        start: a trained system to start from instead of random weights, see :func:`warm_start`.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class PretrainTask(Task[FourM, TokenBatch]):
         text: TextTokenizer,
         world: World,
         seed: int = 0,
+        start: Bundle | None = None,
     ) -> None:
         if recipe.batch_size % world.size:
             raise DataError(f"A batch of {recipe.batch_size} cannot be shared by {world.size} processes evenly.")
         config = recipe.model_config(tokenizer_configs(tokenizers), text.vocab_size)
         self.recipe, self._data, self._seed = recipe, str(data), seed
         self.model = FourM(config, seed)
+        self._start = None if start is None else start.info.name
+        self.fresh = [] if start is None else warm_start(self.model, start, tokenizers, text)
         self.samples_per_step = recipe.batch_size
         own_share = recipe.batch_size // world.size
         mixture = recipe.mixture_for(config.streams)
@@ -95,6 +101,7 @@ class PretrainTask(Task[FourM, TokenBatch]):
             "kind": "pretrain",
             "recipe": self.recipe.name,
             "data": self._data,
+            "start": self._start,
             "model": self.model.config.to_dict(),
         }
 

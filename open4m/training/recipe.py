@@ -63,6 +63,7 @@ class PretrainRecipe:
         tokenizer_of: modality → name of the tokenizer that makes its tokens.
         dim, encoder_depth, decoder_depth, num_heads: see :class:`ModelConfig`.
         image_size, patch_size: of the pixel stream, in pixels.
+        max_tokens: longest sequences by modality, where they are not the published ones.
         sentence_width: channels of the sentence encoder that stands where T5 stood.
         batch_size: samples of a step over all processes.
         learning_rate, warmup, weight_decay, betas, clip: see :class:`open4m.training.trainer.TrainSettings`.
@@ -82,6 +83,7 @@ class PretrainRecipe:
     num_heads: int = 3
     image_size: int = 112
     patch_size: int = 8
+    max_tokens: Mapping[str, int] = field(default_factory=dict)
     sentence_width: int = 384
     batch_size: int = 16
     learning_rate: float = 1.5e-3
@@ -120,7 +122,8 @@ class PretrainRecipe:
         for modality in self.modalities:
             for spec in get_modality(modality).streams(self.image_size, self.patch_size):
                 if spec.kind is StreamKind.SEQUENCE:
-                    spec = replace(spec, vocab_size=text_vocabulary, table=TEXT_TABLE)
+                    length = self.max_tokens.get(modality, spec.max_tokens)
+                    spec = replace(spec, vocab_size=text_vocabulary, table=TEXT_TABLE, max_tokens=length)
                 elif spec.kind is StreamKind.EMBEDDING:
                     spec = replace(spec, channels=self.sentence_width)
                 elif spec.kind is StreamKind.TOKENS:

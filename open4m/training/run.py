@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.console import Console
+
 from open4m.errors import TrainingError
-from open4m.hub.bundle import Bundle, BundleInfo, save_bundle
+from open4m.hub.bundle import Bundle, BundleInfo, load_bundle, save_bundle
 from open4m.tokenizers.io import load_tokenizer, save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import world_from_environment
@@ -72,6 +74,7 @@ def pretrain(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
+    start: str | Path | None = None,
     precision: Precision = "auto",
     evaluate_every: int = 1000,
     tensorboard: bool = False,
@@ -81,7 +84,8 @@ def pretrain(
 
     ``out/bundle/`` is the trained system when the run is complete; ``out/run/`` holds its metrics and checkpoints.
     The text vocabulary is ``tokenizers/text_tokenizer.json``, learned first if it is missing. Without ``minutes``
-    and ``steps`` it takes the time of the recipe.
+    and ``steps`` it takes the time of the recipe. ``start`` names a trained bundle to go on from (:func:`warm_start`)
+    instead of random weights.
 
     Raises:
         DataError: folders of the data or tokenizers are missing.
@@ -104,17 +108,25 @@ def pretrain(
             learn_text(data, tokenizers)
         world.barrier()
         text = learn_text(data, tokenizers)
-        task = PretrainTask(recipe, data, tokenizers, text, world, seed)
+        bundle = None if start is None else load_bundle(start)
+        task = PretrainTask(recipe, data, tokenizers, text, world, seed, bundle)
+        if task.fresh and world.is_main and show_progress:
+            Console().print(f"not in {start}, or with other ids, so trained from scratch: {', '.join(task.fresh)}")
         trainer = Trainer(task, settings, Path(out) / RUN, world, tensorboard=tensorboard, show_progress=show_progress)
         outcome = trainer.run()
         if outcome.finished and world.is_main:
             task.model.trained = True
-            save_bundle(make_bundle(recipe, task, text, tokenizers, outcome), Path(out) / BUNDLE)
+            save_bundle(make_bundle(recipe, task, text, tokenizers, outcome, bundle), Path(out) / BUNDLE)
     return outcome
 
 
 def make_bundle(
-    recipe: PretrainRecipe, task: PretrainTask, text: TextTokenizer, tokenizers: str | Path, outcome: Outcome
+    recipe: PretrainRecipe,
+    task: PretrainTask,
+    text: TextTokenizer,
+    tokenizers: str | Path,
+    outcome: Outcome,
+    start: Bundle | None = None,
 ) -> Bundle:
     """The trained model with the tokenizers of its streams."""
     stream_tokenizers = {
@@ -129,6 +141,8 @@ def make_bundle(
         "samples": outcome.steps * recipe.batch_size,
         "validation_loss": {name: round(value, 4) for name, value in outcome.metrics.items()},
     }
+    if start is not None:
+        provenance["start"] = {"name": start.info.name, **start.info.provenance}
     info = BundleInfo(
         name=recipe.name,
         description=recipe.description,

@@ -46,10 +46,10 @@ def texts(data: str | Path) -> Iterator[str]:
     if not plain:
         raise DataError(f"{data}: the split 'train' has no texts. Render captions first.")
     dataset = ShardDataset(data, "train", plain)
-    yield GRAMMAR_WORDS
     for row in np.linspace(0, len(dataset), min(SAMPLES, len(dataset)), endpoint=False).astype(int):
         for name in plain:
             extension, content = dataset.read(int(row), name)
             for value in modalities[name].decode_all(content, f"{dataset.key(int(row))}.{extension}"):
                 words = modalities[name].to_words(value)
                 yield words if isinstance(words, str) else " ".join(words)
+        yield GRAMMAR_WORDS  # as often as other texts, so that each becomes one piece

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import torch
 from open4m.data.shards import ShardWriter
 from open4m.modalities.human_poses import Person
 from open4m.modalities.registry import get_modality
+from open4m.training.recipe import TokenizerRecipe
+from open4m.training.run import train_tokenizer
+from open4m.training.tokenize import tokenize_dataset
+from recipes.tokenizers import TOKENIZER_OF, tokenizer_recipe
 
 SIZE = 32
 COLOURS = {"red": (220, 40, 40), "green": (40, 190, 60), "blue": (50, 70, 220)}
@@ -70,4 +76,38 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     write_split(root, "train", 24)
     write_split(root, "val", 8, offset=100)
+    return root
+
+
+def small(name: str, **config: object) -> TokenizerRecipe:
+    """The recipe ``name`` with a network for 32 px that trains in a second."""
+    recipe = tokenizer_recipe(name)
+    sizes = {"image_size": SIZE, "codebook_size": 16, **config}
+    return replace(recipe, config=replace(recipe.config, **sizes), late_start=4, pool_batches=4)
+
+
+def dense(name: str) -> TokenizerRecipe:
+    return small(name, enc_type="Conv/B_1-Wi_16", dec_type="Conv/B_1-Wi_16", threshold_ema_dead_code=0.1)
+
+
+def vectors(name: str) -> TokenizerRecipe:
+    return small(name, enc_type="BottleneckMLP/B_1-Wi_16", dec_type="BottleneckMLP/B_1-Wi_16")
+
+
+@pytest.fixture(scope="session")
+def tokenizers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained (a little) tokenizers of pictures, depth, one vector and poses."""
+    out = tmp_path_factory.mktemp("tokenizers")
+    for recipe in (dense("rgb"), dense("depth"), vectors("dinov2_global"), vectors("human_poses")):
+        train_tokenizer(recipe, data, out, steps=12, show_progress=False)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tokenized(data: Path, tokenizers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """:func:`data` with the tokens of :func:`tokenizers`."""
+    root = tmp_path_factory.mktemp("tokenized") / "data"
+    shutil.copytree(data, root)
+    for split in ("train", "val"):
+        tokenize_dataset(root, split, tokenizers, TOKENIZER_OF, show_progress=False)
     return root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +18,12 @@ from open4m.tokenizers.text import TextTokenizer
 from open4m.training.distributed import World
 from open4m.training.pretrain_task import PretrainTask, tokenizer_configs
 from open4m.training.recipe import PretrainRecipe
-from open4m.training.run import pretrain, train_tokenizer
+from open4m.training.run import pretrain
 from open4m.training.text_vocabulary import learn_text
-from open4m.training.tokenize import tokenize_dataset
 from recipes.mixtures import scenes
 from recipes.scenes_tiny import LOSS_WEIGHTS, PRETRAIN_RECIPES, pretrain_recipe
 from recipes.tokenizers import SCENES_TOKENIZERS, TOKENIZER_OF
 from tests.training.conftest import SIZE
-from tests.training.test_tokenizer_task import dense, vectors
 from tests.training.test_trainer import assert_same
 from tests.training.toy import weights
 
@@ -44,23 +41,6 @@ TINY = PretrainRecipe(
     learning_rate=1e-2,
     loss_weights=LOSS_WEIGHTS,
 )
-
-
-@pytest.fixture(scope="module")
-def tokenizers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("tokenizers")
-    for recipe in (dense("rgb"), dense("depth"), vectors("dinov2_global"), vectors("human_poses")):
-        train_tokenizer(recipe, data, out, steps=12, show_progress=False)
-    return out
-
-
-@pytest.fixture(scope="module")
-def tokenized(data: Path, tokenizers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("tokenized") / "data"
-    shutil.copytree(data, root)
-    for split in ("train", "val"):
-        tokenize_dataset(root, split, tokenizers, TOKENIZER_OF, show_progress=False)
-    return root
 
 
 def task(tokenized: Path, tokenizers: Path, recipe: PretrainRecipe = TINY, world: World | None = None) -> PretrainTask:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,36 +17,11 @@ from open4m.modalities.registry import get_modality
 from open4m.tokenizers.config import TokenizerConfig
 from open4m.tokenizers.io import load_tokenizer
 from open4m.training.distributed import World
-from open4m.training.recipe import TokenizerRecipe
 from open4m.training.run import train_tokenizer
 from open4m.training.tokenize import tokenize_dataset
 from open4m.training.tokenizer_task import TokenizerTask
-from recipes.tokenizers import TOKENIZER_OF, tokenizer_recipe
-from tests.training.conftest import SIZE
-
-
-def small(name: str, **config: object) -> TokenizerRecipe:
-    """The recipe ``name`` with a network for 32 px that trains in a second."""
-    recipe = tokenizer_recipe(name)
-    sizes = {"image_size": SIZE, "codebook_size": 16, **config}
-    return replace(recipe, config=replace(recipe.config, **sizes), late_start=4, pool_batches=4)
-
-
-def dense(name: str) -> TokenizerRecipe:
-    return small(name, enc_type="Conv/B_1-Wi_16", dec_type="Conv/B_1-Wi_16", threshold_ema_dead_code=0.1)
-
-
-def vectors(name: str) -> TokenizerRecipe:
-    return small(name, enc_type="BottleneckMLP/B_1-Wi_16", dec_type="BottleneckMLP/B_1-Wi_16")
-
-
-@pytest.fixture(scope="module")
-def tokenizers(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained (a little) tokenizers of pictures, depth, one vector and poses."""
-    out = tmp_path_factory.mktemp("tokenizers")
-    for recipe in (dense("rgb"), dense("depth"), vectors("dinov2_global"), vectors("human_poses")):
-        train_tokenizer(recipe, data, out, steps=12, show_progress=False)
-    return out
+from recipes.tokenizers import TOKENIZER_OF
+from tests.training.conftest import SIZE, dense, vectors
 
 
 def test_a_tokenizer_learns_and_is_written(data: Path, tmp_path: Path) -> None:
