@@ -11,6 +11,7 @@ from torch import Tensor
 
 from open4m.batch import TokenTargets
 from open4m.generation.canvas import Canvas, grid_targets, span_bounds, stack
+from open4m.generation.grammar import Grammar
 from open4m.generation.sampling import Sampler, uniforms
 from open4m.model import DecoderCache, FourM
 
@@ -167,6 +168,10 @@ def draw(
 
 
 # -- sequences --------------------------------------------------------------------------------------------------------
+QUESTIONS = Sampler(temperature=1.0)
+"""Query points are drawn as they were in training. The answers' low temperature would ask the same ones every time."""
+
+
 @dataclass(frozen=True)
 class SequenceJob:
     """A sequence to write for every sample of a canvas.
@@ -176,12 +181,14 @@ class SequenceJob:
         views: what the passes see, see :meth:`Views.of`. Jobs that run together have equally many.
         sampler: how ids are drawn.
         limit: ids to generate at most, beside the first sentinel.
+        grammar: of the sentence, where a whole one is written; None, or a sequence of which parts are given: any ids.
     """
 
     stream: str
     views: Views
     sampler: Sampler
     limit: int
+    grammar: Grammar | None = None
 
 
 @torch.inference_mode()
@@ -207,13 +214,14 @@ class _Writer:
     def __init__(self, model: FourM, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> None:
         self.model, self.jobs, self.size = model, jobs, len(seeds)
         self.views = len(jobs[0].views.canvases)
-        bounds = [
-            span_bounds(job.views.canvases[-1].sequence(job.stream, row), job.stream)
-            for job in jobs
-            for row in range(self.size)
-        ]
+        given = [job.views.canvases[-1].sequence(job.stream, row) for job in jobs for row in range(self.size)]
+        bounds = [span_bounds(ids, jobs[row // self.size].stream) for row, ids in enumerate(given)]
         self.written = [[start] for start, _ in bounds]
         self.stops = [stop for _, stop in bounds]
+        self.sentences = [
+            grammar.begin(self.stops[row]) if len(ids) == 1 and (grammar := jobs[row // self.size].grammar) else None
+            for row, ids in enumerate(given)
+        ]
         self.uniform = [u for job in jobs for u in uniforms(seeds, job.stream, 0, job.limit)]
         self.indices = [model.config.index(job.stream) for job in jobs]
         self.active = [row for row in range(len(bounds)) if jobs[row // self.size].limit > 0]
@@ -230,11 +238,26 @@ class _Writer:
                 continue
             rows = [self.active[place] for place in places]
             logits = job.views.mix(self.model.logits(hidden[:, places], job.stream).float())
-            uniform = torch.stack([self.uniform[row][len(self.written[row]) - 1] for row in rows])
-            ids, _ = job.sampler(logits, uniform.to(logits.device))
-            for row, token in zip(rows, ids.tolist(), strict=True):
+            for row, token in zip(rows, self._draw(job, rows, logits), strict=True):
                 self.written[row].append(token)
+                sentence = self.sentences[row]
+                if sentence is not None:
+                    sentence.write(token)
         self._drop_finished()
+
+    def _draw(self, job: SequenceJob, rows: list[int], logits: Tensor) -> list[int]:
+        """The next id of ``rows`` from their logits (rows, V), as the sentences allow."""
+        questions = torch.zeros(len(rows), dtype=torch.bool)
+        for place, row in enumerate(rows):
+            sentence = self.sentences[row]
+            if sentence is not None:
+                allowed, questions[place] = sentence.allowed(job.limit + 1 - len(self.written[row]))
+                logits[place] = logits[place].masked_fill(~allowed.to(logits.device), -torch.inf)
+        uniform = torch.stack([self.uniform[row][len(self.written[row]) - 1] for row in rows]).to(logits.device)
+        ids, _ = job.sampler(logits, uniform)
+        if questions.any():
+            ids = torch.where(questions.to(ids.device), QUESTIONS(logits, uniform)[0], ids)
+        return ids.tolist()
 
     def _targets(self) -> TokenTargets:
         """The newest id of every active row, once per view."""

@@ -51,9 +51,9 @@ SEQUENCES = {
     "human_poses": (275, 0.1),
     "sam_instance": (256, 0.01),
     "color_palette": (23, 0.1),
-    "metadata": (40, 0.1),
+    "metadata": (None, 0.1),
 }
-"""Modality → (most tokens, temperature)."""
+"""Modality → (most tokens, temperature); None: as long as the stream may be."""
 
 NOT_AVERAGED = ("semseg", "canny_edge", "sam_edge")
 """Codes of these must not be averaged: between two classes lies no class, and the mean of two edges is no edge."""
@@ -101,7 +101,7 @@ def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions:
     """Default settings of one target."""
     if spec.kind is StreamKind.SEQUENCE:
         tokens, temperature = SEQUENCES.get(spec.modality, (spec.max_tokens, 0.3))
-        tokens = min(tokens, spec.max_tokens)
+        tokens = min(tokens or spec.max_tokens, spec.max_tokens)
         return TargetPlan(
             spec.modality, spec.name, "autoregressive", tokens, temperature=temperature, conditions=conditions
         )

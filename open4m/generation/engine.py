@@ -11,7 +11,9 @@ from torch import Tensor
 
 from open4m.generation.canvas import Canvas
 from open4m.generation.decoding import SequenceJob, Views, draw, fill_grid, predict, write_sequences
+from open4m.generation.grammar import grammar_of
 from open4m.generation.plan import Plan, TargetPlan
+from open4m.modalities.registry import get_modality
 from open4m.model import FourM
 from open4m.tokenizers.text import TextTokenizer
 
@@ -133,6 +135,7 @@ class _Runner:
                 Views.of(opened[target.stream], target.guidance, target.conditions),
                 target.sampler,
                 target.tokens - 1,
+                grammar_of(get_modality(target.modality), self.text) if target.grammar and self.text else None,
             )
             for target in group
         ]

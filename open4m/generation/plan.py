@@ -36,6 +36,7 @@ class TargetPlan:
         decode: ``expected`` turns a one-step prediction into a value through the mean code vector of every position,
             which is closer to the truth than the likeliest code for everything that has a scale; ``tokens`` looks up
             the drawn ids.
+        grammar: only ids that keep a sequence well-formed are drawn (:mod:`open4m.generation.grammar`).
     """
 
     modality: str
@@ -51,6 +52,7 @@ class TargetPlan:
     guidance: Weights = 1.0
     conditions: tuple[str, ...] = ()
     decode: Literal["tokens", "expected"] = "tokens"
+    grammar: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conditions", tuple(self.conditions))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from open4m.errors import ModalityError
 from open4m.files import write_bytes
+from open4m.modalities.grammar import Terms
 from open4m.modalities.view import View
 from open4m.streams import Position, StreamKind, StreamSpec
 
@@ -147,6 +148,15 @@ class TextModality(Modality[Value]):
     @abstractmethod
     def from_words(self, words: str) -> Value:
         """Words (special tokens stripped) → value. Malformed parts of a prediction are dropped, never raised on."""
+
+    def next_terms(self, terms: Sequence[str], room: int) -> Terms | None:
+        """What may follow the first ``terms`` of a sentence, so that predictions are well-formed; None = anything.
+
+        Args:
+            terms: as chosen so far from what this method allowed.
+            room: how many more ids the sentence may have; no part should be begun that does not fit.
+        """
+        return None
 
     def streams(self, image_size: int, patch_size: int) -> tuple[StreamSpec, ...]:
         """One sequence stream over the text vocabulary (30 000 ids in the published models)."""

@@ -14,7 +14,7 @@ from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
 from open4m.modalities.cielab import rgb_to_lab
 from open4m.modalities.drawing import GROUND
-from open4m.modalities.grammar import number_word, parse_number
+from open4m.modalities.grammar import END, Numbers, Terms, number_value, number_word, parse_number
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
 
@@ -118,6 +118,12 @@ class ColorPalette(TextModality[np.ndarray]):
         levels = [value for axis, value in numbers if axis == 0 and value <= 255]
         count = min(len(levels) // 3, MAX_COLOURS)
         return np.array(levels[: 3 * count], dtype=np.uint8).reshape(count, 3)
+
+    def next_terms(self, terms: Sequence[str], room: int) -> Terms:
+        """The number of colours, then three levels for each."""
+        if not terms:
+            return Terms((Numbers(1, 1, max(1, min(MAX_COLOURS, (room - 1) // 3))),))
+        return Terms((Numbers(0, 0, 255),)) if len(terms) <= 3 * number_value(terms[0]) else END
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:

@@ -15,11 +15,13 @@ from PIL import Image, ImageDraw
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
+from open4m.modalities.coco import THING_CLASSES
 from open4m.modalities.drawing import GROUND, fit_square, label
-from open4m.modalities.grammar import MAX_VALUE, number_word, parse_number
+from open4m.modalities.grammar import END, MAX_VALUE, Terms, next_corner, number_word, parse_number
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
 
+_WORDS_PER_BOX = 5
 MIN_SCORE = 0.6
 """Boxes with less confidence are not written as words (published threshold) and are no ground truth."""
 
@@ -165,6 +167,16 @@ class Detection(TextModality[list[Box]]):
                 corners = []  # out of order: nothing up to the next v0 belongs to a box
         close()
         return boxes
+
+    def next_terms(self, terms: Sequence[str], room: int) -> Terms:
+        """Boxes of four corners and a class name."""
+        place = len(terms) % _WORDS_PER_BOX
+        if place == 0 and room < _WORDS_PER_BOX:
+            return END
+        if place == _WORDS_PER_BOX - 1:
+            return Terms(THING_CLASSES)
+        corner = next_corner(terms[len(terms) - place :])
+        return replace(corner, end=place == 0)
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[list[Box]], truths: Sequence[list[Box]]) -> dict[str, float]:

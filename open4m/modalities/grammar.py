@@ -1,8 +1,10 @@
-"""Coordinate words ``v<axis>=<value>``: the numbers of every text grammar (spec: modalities §4)."""
+"""What every text grammar is made of: numbers ``v<axis>=<value>``, and which terms may follow (spec: modalities §4)."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 _WORD = re.compile(r"v([0-3])=(\d{1,3})")
 
@@ -38,3 +40,58 @@ def parse_code(word: str) -> int | None:
     if number is None or number[1] >= _HALF_CODEBOOK:
         return None
     return number[1] + (_HALF_CODEBOOK if number[0] else 0)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The words ``v<axis>=<low>`` … ``v<axis>=<high>``."""
+
+    axis: int
+    low: int = 0
+    high: int = MAX_VALUE
+
+    def words(self) -> list[str]:
+        """All of them."""
+        return [number_word(self.axis, value) for value in range(self.low, self.high + 1)]
+
+
+CODES = (Numbers(0, 0, _HALF_CODEBOOK - 1), Numbers(1, 0, _HALF_CODEBOOK - 1))
+"""Every :func:`code_word`."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What may come next in a sentence; a term is a number, or words that belong together such as a class name.
+
+    Attributes:
+        choices: the terms.
+        end: the sentence may also end here.
+        question: the term asks (a query point) instead of telling; questions are drawn as the model was trained on
+            them, whatever the temperature of the answers.
+    """
+
+    choices: tuple[Numbers | str, ...] = ()
+    end: bool = False
+    question: bool = False
+
+    def words(self) -> list[str]:
+        """All choices, spelled out."""
+        return [word for c in self.choices for word in (c.words() if isinstance(c, Numbers) else [c])]
+
+
+END = Terms(end=True)
+
+
+def number_value(word: str) -> int:
+    """Value of a coordinate word that is known to be one."""
+    number = parse_number(word)
+    assert number is not None, word
+    return number[1]
+
+
+def next_corner(corners: Sequence[str], top: int = MAX_VALUE) -> Terms:
+    """What follows the first 0…3 words of a box ``v0=<xmin> v1=<ymin> v2=<xmax> v3=<ymax>``, which has an area."""
+    axis = len(corners)
+    if axis < 2:
+        return Terms((Numbers(axis, 0, top - 1),))
+    return Terms((Numbers(axis, number_value(corners[axis - 2]) + 1, top),))

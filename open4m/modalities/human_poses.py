@@ -15,7 +15,18 @@ from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.bodies import draw_bodies
 from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
 from open4m.modalities.det import Box, iou
-from open4m.modalities.grammar import MAX_VALUE, code_word, number_word, parse_code, parse_number
+from open4m.modalities.grammar import (
+    CODES,
+    END,
+    MAX_VALUE,
+    Numbers,
+    Terms,
+    code_word,
+    next_corner,
+    number_word,
+    parse_code,
+    parse_number,
+)
 from open4m.modalities.registry import register
 from open4m.modalities.smpl_skeleton import JOINT_NAMES, forward_kinematics
 from open4m.modalities.view import View
@@ -87,6 +98,13 @@ _GROUPS = {
 }
 GROUP_NAMES = ("pose", *_GROUPS)
 """The parts of a person's words, in canonical order."""
+
+_WORDS_PER_PERSON = 39
+
+
+def _group_size(name: str) -> int:
+    """Number of words behind the name of a group."""
+    return POSE_CODES if name == "pose" else _GROUPS[name].count
 
 
 def person_words(person: Person, order: Sequence[str] = GROUP_NAMES) -> list[str]:
@@ -296,6 +314,27 @@ class HumanPoses(TextModality[list[Person]]):
         """Complete people only. Their ``body_pose`` is neutral until ``pose_tokens`` are decoded."""
         runs = [run.split() for run in f" {words} ".split(" human ")[1:]]
         return [person for person in map(_person_from_words, runs) if person is not None]
+
+    def next_terms(self, terms: Sequence[str], room: int) -> Terms:
+        """``none``, or people: ``human``, a box, then each group once, in any order."""
+        if not terms:
+            return Terms(("none", "human") if room >= _WORDS_PER_PERSON else ("none",))
+        if terms[-1] == "none":
+            return END
+        start = len(terms) - 1 - terms[::-1].index("human")
+        box, groups = terms[start + 1 : start + 5], terms[start + 5 :]
+        if len(box) < 4:
+            return next_corner(box)
+        left = list(GROUP_NAMES)
+        while groups:
+            name, size = groups[0], _group_size(groups[0])
+            if len(groups) <= size:
+                return Terms(CODES if name == "pose" else (Numbers(0),))
+            left.remove(name)
+            groups = groups[1 + size :]
+        if left:
+            return Terms(tuple(left))
+        return Terms(("human",) if room >= _WORDS_PER_PERSON else (), end=True)
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[list[Person]], truths: Sequence[list[Person]]) -> dict[str, float]:

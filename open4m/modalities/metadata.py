@@ -14,7 +14,7 @@ from open4m.errors import ModalityError, UnknownNameError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
 from open4m.modalities.drawing import font
-from open4m.modalities.grammar import MAX_VALUE, number_word, parse_number
+from open4m.modalities.grammar import END, MAX_VALUE, Numbers, Terms, number_value, number_word, parse_number
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
 
@@ -197,6 +197,14 @@ class Metadata(TextModality[dict[str, float]]):
                 case [(1, index), (0, code)] if index < len(_NAMES) and code <= FIELDS[_NAMES[index]].top:
                     codes[index] = code
         return {_NAMES[index]: FIELDS[_NAMES[index]].value(codes[index]) for index in sorted(codes)}
+
+    def next_terms(self, terms: Sequence[str], room: int) -> Terms:
+        """Pairs of a field that was not yet named and one of its values."""
+        if len(terms) % 2:
+            return Terms((Numbers(0, 0, FIELDS[_NAMES[number_value(terms[-1])]].top),))
+        named = {number_value(word) for word in terms[::2]}
+        left = [index for index in range(len(_NAMES)) if index not in named]
+        return Terms(tuple(Numbers(1, index, index) for index in left)) if left and room >= 2 else END
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[dict[str, float]], truths: Sequence[dict[str, float]]) -> dict[str, float]:

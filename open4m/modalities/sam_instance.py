@@ -14,7 +14,16 @@ from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
 from open4m.modalities.drawing import GROUND, fit_square
-from open4m.modalities.grammar import code_word, number_word, parse_code, parse_number
+from open4m.modalities.grammar import (
+    CODES,
+    Numbers,
+    Terms,
+    code_word,
+    next_corner,
+    number_word,
+    parse_code,
+    parse_number,
+)
 from open4m.modalities.polygons import clip_to_unit_square, contains, outline, rasterise
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
@@ -27,6 +36,8 @@ CROP = 224
 """The words' coordinates are pixels of a crop of this size, whatever the real one is."""
 
 QUERY_POINTS = 7
+_WORDS_PER_INSTANCE = 1 + 4 + MASK_CODES
+_WORDS_PER_EMPTY_POINT = 4
 _SMALLEST_AREA = 0.0005  # share of the crop; smaller boxes are dropped (published)
 _LEAST_CONTRAST = 0.9
 _SAME_DICE, _SAME_IOU = 0.8, 0.9
@@ -309,6 +320,27 @@ class SamInstance(TextModality[list[Instance]]):
                 if instance is not None:
                     found.setdefault((*instance.box.tolist(), instance.mask_tokens), instance)
         return sorted(found.values(), key=lambda i: -i.area)
+
+    def next_terms(self, terms: Sequence[str], room: int) -> Terms:
+        """Seven times ``point``, two coordinates, and ``none`` or one ``polygon`` after the other."""
+        if not terms:
+            return Terms(("point",))
+        point = len(terms) - 1 - terms[::-1].index("point")
+        answer = terms[point + 3 :]
+        if len(terms) < point + 3:
+            return Terms((Numbers(len(terms) - point - 1, 0, CROP - 1),), question=True)
+        if not answer:
+            return Terms(("none", "polygon") if room >= _WORDS_PER_INSTANCE else ("none",))
+        if answer[-1] != "none":
+            instance = answer[len(answer) - answer[::-1].index("polygon") :]
+            if len(instance) < 4:
+                return next_corner(instance, CROP)
+            if len(instance) < 4 + MASK_CODES:
+                return Terms(CODES)
+        more = answer[-1] != "none" and room >= _WORDS_PER_INSTANCE
+        further = terms.count("point") < QUERY_POINTS and room >= _WORDS_PER_EMPTY_POINT
+        choices = (*(("polygon",) if more else ()), *(("point",) if further else ()))
+        return Terms(choices, end=not further)
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[list[Instance]], truths: Sequence[list[Instance]]) -> dict[str, float]:

@@ -1,0 +1,119 @@
+"""Keeping written sentences well-formed: the ids that the grammar of a modality allows next.
+
+The published models are decoded freely, and what does not parse is dropped afterwards. Small or hot models lose count
+(eight pose codes, four corners), which costs whole people and boxes; here such ids are never drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from open4m.modalities.base import TextModality
+from open4m.modalities.grammar import Terms
+from open4m.tokenizers.text import TextTokenizer
+
+NextTerms = Callable[[Sequence[str], int], Terms | None]
+"""See :meth:`open4m.modalities.base.TextModality.next_terms`."""
+
+_CLOSING = 2
+"""Ids behind a sentence: ``[EOS]`` and the sentinel that closes the span."""
+
+
+@dataclass
+class _Node:
+    """Where one may be inside a term: allowed ids (V,) bool, and the term that ends with an id."""
+
+    allowed: Tensor
+    complete: dict[int, str] = field(default_factory=dict)
+
+
+class Grammar:
+    """The sentences of one modality in the ids of one vocabulary.
+
+    Args:
+        next_terms: what may follow in terms.
+        text: terms ↔ ids. Of two terms of which one begins like the other, only the shorter one is ever completed.
+    """
+
+    def __init__(self, next_terms: NextTerms, text: TextTokenizer) -> None:
+        self._next_terms, self._text = next_terms, text
+        self._nodes: dict[Terms, dict[tuple[int, ...], _Node]] = {}
+
+    def begin(self, stop: int) -> Sentence | None:
+        """A new sentence that the id ``stop`` closes; None if everything is allowed (free text)."""
+        return None if self._next_terms((), 0) is None else Sentence(self, stop)
+
+    def terms(self, before: Sequence[str], room: int) -> Terms:
+        """What may follow the terms ``before``."""
+        terms = self._next_terms(before, room)
+        assert terms is not None
+        return terms
+
+    def node(self, terms: Terms, begun: tuple[int, ...]) -> _Node:
+        """The state after the ids ``begun`` of one of ``terms``."""
+        if terms not in self._nodes:
+            self._nodes[terms] = self._build(terms)
+        return self._nodes[terms][begun]
+
+    def only(self, token: int) -> Tensor:
+        """(V,) bool: nothing but ``token``."""
+        allowed = torch.zeros(self._text.vocab_size, dtype=torch.bool)
+        allowed[token] = True
+        return allowed
+
+    @property
+    def eos(self) -> int:
+        """The id that ends a sentence."""
+        return self._text.eos
+
+    def _build(self, terms: Terms) -> dict[tuple[int, ...], _Node]:
+        size = self._text.vocab_size
+        nodes = {(): _Node(torch.zeros(size, dtype=torch.bool))}
+        nodes[()].allowed[self.eos] = terms.end
+        for word in terms.words():
+            ids = tuple(self._text.encode(word))
+            for length, token in enumerate(ids):
+                node = nodes.setdefault(ids[:length], _Node(torch.zeros(size, dtype=torch.bool)))
+                node.allowed[token] = True
+            nodes[ids[:-1]].complete[ids[-1]] = word
+        return nodes
+
+
+class Sentence:
+    """A sentence that is being written."""
+
+    def __init__(self, grammar: Grammar, stop: int) -> None:
+        self._grammar, self._stop = grammar, stop
+        self._terms: list[str] = []
+        self._begun: tuple[int, ...] = ()
+        self._current: Terms | None = None
+        self._ended = False
+
+    def allowed(self, room: int) -> tuple[Tensor, bool]:
+        """The ids (V,) bool that may come next, of which at most ``room`` are left, and whether they are a question."""
+        if self._ended:
+            return self._grammar.only(self._stop), False
+        if not self._begun:
+            self._current = self._grammar.terms(self._terms, room - _CLOSING)
+        assert self._current is not None
+        return self._grammar.node(self._current, self._begun).allowed, self._current.question
+
+    def write(self, token: int) -> None:
+        """Go on with an id that was allowed."""
+        assert self._current is not None
+        if token == self._grammar.eos:
+            self._ended = True
+            return
+        word = self._grammar.node(self._current, self._begun).complete.get(token)
+        self._begun = () if word is not None else (*self._begun, token)
+        if word is not None:
+            self._terms.append(word)
+
+
+def grammar_of(modality: object, text: TextTokenizer) -> Grammar | None:
+    """The grammar of a text modality; None for others."""
+    return Grammar(modality.next_terms, text) if isinstance(modality, TextModality) else None
