@@ -72,7 +72,7 @@ class Grammar:
 
     def _build(self, terms: Terms) -> dict[tuple[int, ...], _Node]:
         size = self._text.vocab_size
-        nodes = {(): _Node(torch.zeros(size, dtype=torch.bool))}
+        nodes: dict[tuple[int, ...], _Node] = {(): _Node(torch.zeros(size, dtype=torch.bool))}
         nodes[()].allowed[self.eos] = terms.end
         for word in terms.words():
             ids = tuple(self._text.encode(word))
