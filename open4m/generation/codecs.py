@@ -18,12 +18,13 @@ from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import Rgb
 from open4m.modalities.sam_instance import Instance, merge_duplicates
 from open4m.streams import StreamKind, StreamSpec
+from open4m.tokenizers.base import Tokenizer
+from open4m.tokenizers.diffusion import Sampling
 from open4m.tokenizers.instance_codecs import decode_instances, decode_people, encode_instances, encode_people
 from open4m.tokenizers.text import TextTokenizer, strip_special
-from open4m.tokenizers.vqvae import VQVAE
 
 
-def _merged_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[Instance]:
+def _merged_instances(instances: Sequence[Instance], tokenizer: Tokenizer) -> list[Instance]:
     return merge_duplicates(decode_instances(instances, tokenizer))
 
 
@@ -86,8 +87,11 @@ class Codecs:
         return [*ids, self.text.sentinel(1) if unfinished else self.text.eos][: spec.max_tokens]
 
     # -- ids → values -----------------------------------------------------------------------------------------------
-    def value(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None = None) -> Any:
-        """The value that ``ids`` (L,) say; with ``probabilities`` (L, K) through the mean code of every position."""
+    def value(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None = None, seed: int = 0) -> Any:
+        """The value that ``ids`` (L,) say; with ``probabilities`` (L, K) through the mean code of every position.
+
+        ``seed`` is of the noise that a diffusion decoder starts from.
+        """
         modality = get_modality(spec.modality)
         if spec.kind is StreamKind.SEQUENCE:
             words = strip_special(self.text.decode(ids.tolist()))
@@ -95,17 +99,18 @@ class Codecs:
             if spec.modality in _INSIDE_TEXT and spec.name in self.bundle.info.stream_tokenizers:
                 value = _INSIDE_TEXT[spec.modality][1](value, self.tokenizer(spec))
             return value
-        return cast(DenseModality[Any], modality).from_array(self._detokenize(spec, ids, probabilities))
+        return cast(DenseModality[Any], modality).from_array(self._detokenize(spec, ids, probabilities, seed))
 
     @torch.inference_mode()
-    def _detokenize(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None) -> np.ndarray:
+    def _detokenize(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None, seed: int) -> np.ndarray:
         tokenizer = self.tokenizer(spec)
         shape = spec.grid or tokenizer.config.token_shape
+        sampling = Sampling(seed=seed)
         if probabilities is None:
-            array = tokenizer.decode_tokens(ids.view(1, *shape).to(_device(tokenizer)))
+            array = tokenizer.decode_tokens(ids.view(1, *shape).to(_device(tokenizer)), sampling)
         else:
             table = probabilities.view(1, *shape, -1).to(_device(tokenizer))
-            array = tokenizer.decode_codes(tokenizer.expected_codes(table))
+            array = tokenizer.decode_codes(tokenizer.expected_codes(table), sampling)
         return array[0].float().cpu().numpy()
 
     # -- tokenizers -------------------------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ class Codecs:
             )
         return self.bundle.text
 
-    def tokenizer(self, spec: StreamSpec) -> VQVAE:
+    def tokenizer(self, spec: StreamSpec) -> Tokenizer:
         """The tokenizer of a stream, or an error that says that it is missing."""
         try:
             return self.bundle.tokenizer(spec.name)
@@ -130,5 +135,5 @@ class Codecs:
             ) from error
 
 
-def _device(tokenizer: VQVAE) -> torch.device:
+def _device(tokenizer: Tokenizer) -> torch.device:
     return next(tokenizer.parameters()).device

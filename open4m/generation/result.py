@@ -26,7 +26,13 @@ class Item:
     """One generated modality of one sample. Values and pictures are made on first use and kept."""
 
     def __init__(
-        self, spec: StreamSpec, codecs: Codecs, tokens: Tensor, probabilities: Tensor | None, background: Background
+        self,
+        spec: StreamSpec,
+        codecs: Codecs,
+        tokens: Tensor,
+        probabilities: Tensor | None,
+        seed: int,
+        background: Background,
     ) -> None:
         self.spec = spec
         self.modality: Modality[Any] = get_modality(spec.modality)
@@ -34,6 +40,7 @@ class Item:
         """(L,) int64: ids of the stream."""
         self._codecs = codecs
         self._probabilities = probabilities
+        self._seed = seed
         self._background = background
         self._made: dict[str, Any] = {}
 
@@ -41,7 +48,7 @@ class Item:
     def value(self) -> Any:
         """What the modality's card describes (numpy array, text, list of boxes, …)."""
         if "value" not in self._made:
-            self._made["value"] = self._codecs.value(self.spec, self.tokens, self._probabilities)
+            self._made["value"] = self._codecs.value(self.spec, self.tokens, self._probabilities, self._seed)
         return self._made["value"]
 
     @property
@@ -176,7 +183,7 @@ def _sample(plan: Plan, outcome: Outcome, codecs: Codecs, row: int, seed: int, b
         ids = track.ids[row][track.known[row]] if spec.kind is StreamKind.SEQUENCE else track.ids[row]
         probabilities = outcome.probabilities.get(target.stream)
         items[target.modality] = Item(
-            spec, codecs, ids, None if probabilities is None else probabilities[row], background
+            spec, codecs, ids, None if probabilities is None else probabilities[row], seed, background
         )
     background.generated = items.get("rgb")
     return Sample(items, plan.requested, seed)

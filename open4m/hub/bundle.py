@@ -21,9 +21,9 @@ from open4m.hub.published import from_published, is_published, model_config, res
 from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.model import FourM, ModelConfig
 from open4m.streams import StreamKind
+from open4m.tokenizers.base import Tokenizer
 from open4m.tokenizers.io import load_tokenizer, save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
-from open4m.tokenizers.vqvae import VQVAE
 from open4m.weights import CONFIG, WEIGHTS, read_config, read_weights, require_finite
 
 FORMAT_VERSION = 1
@@ -65,7 +65,7 @@ class BundleInfo:
     generation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-class TokenizerFolders(Mapping[str, VQVAE]):
+class TokenizerFolders(Mapping[str, Tokenizer]):
     """Tokenizers by name, each read when it is first asked for and then kept."""
 
     def __init__(
@@ -75,9 +75,9 @@ class TokenizerFolders(Mapping[str, VQVAE]):
         self._locate = locate
         self._device = device
         self._dtype = dtype
-        self._loaded: dict[str, VQVAE] = {}
+        self._loaded: dict[str, Tokenizer] = {}
 
-    def __getitem__(self, name: str) -> VQVAE:
+    def __getitem__(self, name: str) -> Tokenizer:
         if name not in self._names:
             raise KeyError(name)
         if name not in self._loaded:
@@ -107,7 +107,7 @@ class Bundle:
 
     info: BundleInfo
     model: FourM
-    tokenizers: Mapping[str, VQVAE]
+    tokenizers: Mapping[str, Tokenizer]
     text: TextTokenizer | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class Bundle:
         if self.text is not None:
             check_vocabulary(config, self.text, self.info.name)
 
-    def tokenizer(self, stream: str) -> VQVAE:
+    def tokenizer(self, stream: str) -> Tokenizer:
         """The tokenizer of a stream; raises :class:`UnknownNameError` if the bundle has none for it."""
         if stream not in self.info.stream_tokenizers:
             raise UnknownNameError("tokenized stream", stream, self.info.stream_tokenizers)

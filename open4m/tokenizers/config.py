@@ -5,53 +5,84 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from types import NoneType
 from typing import Any, Literal
 
 from open4m.errors import CheckpointError
 
-_VIT_PRESETS = {"vit_s": (8, 512, 8), "vit_b": (12, 768, 12), "vit_l": (24, 1024, 16)}
+_PRESETS = {
+    "vit_s": "ViT/B_8-Wi_512-H_8",
+    "vit_b": "ViT/B_12-Wi_768-H_12",
+    "vit_l": "ViT/B_24-Wi_1024-H_16",
+    "unet_patched": "UNet/B_3-Wi_256-L_4",
+}
+"""Published names of sizes."""
+
 _GRAMMAR = re.compile(
-    r"(?P<kind>ViT|Conv|BottleneckMLP)/B_(?P<B>\d+)-Wi_(?P<Wi>\d+)(?:-H_(?P<H>\d+))?(?:-E_(?P<E>\d+))?"
+    r"(?P<kind>ViT|Conv|BottleneckMLP|UNet)/B_(?P<B>\d{1,3})-Wi_(?P<Wi>\d{1,5})"
+    r"(?:-H_(?P<H>\d{1,3}))?(?:-E_(?P<E>\d{1,2}))?(?:-L_(?P<L>[1-4]))?"
 )
+UNET_GROUPS = 32
+"""Groups of the UNet's norms; its width is a multiple."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "int | None": (int, NoneType),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+}
+_IGNORED = {
+    "sync_codebook",
+    "code_replacement_policy",
+    "ckpt_path",
+    "ignore_keys",
+    "cls_free_guidance_dropout",
+    "masked_cfg",
+    "masked_cfg_low",
+    "masked_cfg_high",
+    "dec_transformer_dropout",
+}
+"""Published keys without effect on a trained tokenizer (or only on decoders that were never published)."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """Size of an encoder or decoder; ``heads`` concerns ViT only."""
+    """Size of an encoder or decoder; ``heads`` concerns ViT only, ``levels`` UNet only (1…4 resolutions)."""
 
-    kind: Literal["ViT", "Conv", "BottleneckMLP"]
+    kind: Literal["ViT", "Conv", "BottleneckMLP", "UNet"]
     blocks: int
     width: int
     heads: int = 1
     expansion: int = 4
+    levels: int = 4
 
     @classmethod
     def parse(cls, name: str) -> Backbone:
-        """From ``vit_{s,b,l}_{enc,dec}`` or ``<kind>/B_<blocks>-Wi_<width>[-H_<heads>][-E_<expansion>]``.
+        """From a published name (``vit_{s,b,l}_{enc,dec}``, ``unet_patched``) or a size.
 
-        Kinds are ViT, Conv and BottleneckMLP. ``BottleneckMLP/…`` is the published spelling; the others follow it.
+        Sizes are ``<kind>/B_<blocks>-Wi_<width>[-H_<heads>][-E_<expansion>][-L_<levels>]``; kinds are ViT, Conv,
+        BottleneckMLP and UNet. ``BottleneckMLP/…`` is the published spelling; the others follow it.
         """
-        preset = re.sub("_(enc|dec)$", "", name)
-        if preset in _VIT_PRESETS:
-            blocks, width, heads = _VIT_PRESETS[preset]
-            return cls("ViT", blocks, width, heads)
-        match = _GRAMMAR.fullmatch(name)
+        match = _GRAMMAR.fullmatch(_PRESETS.get(re.sub("_(enc|dec)$", "", name), name))
         if match is None:
             raise CheckpointError(
-                f"Unknown encoder or decoder type {name!r}. Expected vit_s_enc, vit_b_enc, vit_l_enc (or _dec), or a "
-                "size such as ViT/B_2-Wi_128-H_2, Conv/B_1-Wi_128, BottleneckMLP/B_6-Wi_1024. Diffusion decoders "
-                "(unet_…, uvit_…; published for RGB, depth, normals and edges) are not supported."
+                f"Unknown encoder or decoder type {name!r}. Expected vit_s_enc, vit_b_enc, vit_l_enc (or _dec), "
+                "unet_patched, or a size such as ViT/B_2-Wi_128-H_2, Conv/B_1-Wi_128, BottleneckMLP/B_6-Wi_1024, "
+                "UNet/B_1-Wi_64-L_3. The UViT and ControlNet decoders, which were never published, are not supported."
             )
         kind: Any = match["kind"]
         width, heads = int(match["Wi"]), int(match["H"] or 1)
-        if kind == "ViT" and (width % heads or width % 4):
+        if kind == "ViT" and (heads < 1 or width % heads or width % 4):
             raise CheckpointError(f"{name!r}: the width must be divisible by 4 and by the number of heads.")
-        return cls(kind, int(match["B"]), width, heads, int(match["E"] or 4))
+        if kind == "UNet" and (not width or width % UNET_GROUPS):
+            raise CheckpointError(f"{name!r}: the width must be divisible by {UNET_GROUPS}.")
+        return cls(kind, int(match["B"]), width, heads, int(match["E"] or 4), int(match["L"] or 4))
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Constructor keys of a VQ-VAE. Names, meanings and defaults are the published ones, unless marked *own*.
+    """Constructor keys of a tokenizer. Names, meanings and defaults are the published ones, unless marked *own*.
 
     Attributes:
         image_size: side in pixels that the position tables are built for (other sizes resize them).
@@ -70,6 +101,7 @@ class TokenizerConfig:
         commitment_weight: of the code loss.
         kmeans_init: codes start from k-means; until then training runs unquantized
             (see :meth:`open4m.tokenizers.vqvae.VQVAE.begin_quantization`).
+        freeze_enc: encoder and codebook do not learn (they come from another tokenizer).
         undo_std: the input is ImageNet-standardised and is brought back to [-1, 1] first.
         out_conv: two ConvNeXt blocks after a ViT decoder.
         image_size_enc, image_size_dec, patch_size_dec: differing sizes of the encoder's or decoder's table.
@@ -96,6 +128,7 @@ class TokenizerConfig:
     threshold_ema_dead_code: float = 0.25
     commitment_weight: float = 1.0
     kmeans_init: bool = False
+    freeze_enc: bool = False
     undo_std: bool = False
     out_conv: bool = False
     image_size_enc: int | None = None
@@ -106,13 +139,19 @@ class TokenizerConfig:
     loss: str = "mse"
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, types = getattr(self, field.name), _TYPES[str(field.type)]
+            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+                raise CheckpointError(f"{field.name} is {value!r}, expected {field.type}.")
+        if min(self.image_size, self.n_channels, self.patch_size, self.codebook_size, self.latent_dim) < 1:
+            raise CheckpointError("image_size, n_channels, patch_size, codebook_size and latent_dim must be positive.")
         if self.quant_type not in ("lucid", "memcodes"):
             raise CheckpointError(f"quant_type {self.quant_type!r} is unknown. Expected 'lucid' or 'memcodes'.")
         if self.quant_type == "lucid" and not (self.norm_codes and self.num_codebooks == 1):
             raise CheckpointError(
                 "Only the cosine codebook (norm_codes true, num_codebooks 1) of 'lucid' is supported."
             )
-        if self.latent_dim % self.num_codebooks:
+        if self.num_codebooks < 1 or self.latent_dim % self.num_codebooks:
             raise CheckpointError(f"latent_dim {self.latent_dim} is not divisible by {self.num_codebooks} codebooks.")
         if self.tied_labels and self.n_labels is None:
             raise CheckpointError("tied_labels needs n_labels.")
@@ -132,7 +171,61 @@ class TokenizerConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TokenizerConfig:
-        """From a hub ``config`` dict. Keys that only concern the reference's training scripts are ignored."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in values.items() if k in known})
+    def from_dict(cls, values: Mapping[str, Any], source: str = "tokenizer") -> TokenizerConfig:
+        """From a ``config.json``, ours or published: a :class:`DiffusionConfig` where it describes a diffusion decoder.
+
+        Published keys that only concern the reference's training scripts are dropped.
+
+        Raises:
+            CheckpointError: unknown keys, or values that no tokenizer of this package can have; names ``source``.
+        """
+        diffusion = {f.name for f in fields(DiffusionConfig)} - {f.name for f in fields(TokenizerConfig)}
+        decoder = values.get("dec_type")
+        is_unet = isinstance(decoder, str) and decoder.lower().startswith("unet")
+        kind = DiffusionConfig if is_unet or (decoder is None and diffusion & set(values)) else TokenizerConfig
+        known = {f.name for f in fields(kind)}
+        unknown = sorted(str(key) for key in set(values) - known - _IGNORED - {"conditioning"})
+        if unknown:
+            raise CheckpointError(f"{source}: unknown keys {', '.join(unknown)} in a tokenizer's configuration.")
+        if values.get("conditioning", "concat") != "concat":
+            raise CheckpointError(f"{source}: conditioning {values['conditioning']!r} is not supported, only 'concat'.")
+        try:
+            return kind(**{k: v for k, v in values.items() if k in known})
+        except CheckpointError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(TokenizerConfig):
+    """Constructor keys of a tokenizer with a diffusion decoder ("DiVAE"; spec: tokenizers §1, §4).
+
+    Attributes:
+        num_train_timesteps: T, noise levels.
+        scheduler: how values are drawn: ``ddim`` or ``ddpm``.
+        beta_schedule: see :func:`open4m.tokenizers.diffusion.signal_levels`.
+        prediction_type: what the network predicts: ``sample``, ``epsilon`` or ``v_prediction``.
+        clip_sample, thresholding: either keeps predicted values in [-1, 1] while sampling.
+        zero_terminal_snr: the last noise level holds no signal at all.
+    """
+
+    dec_type: str = "unet_patched"
+    num_train_timesteps: int = 1000
+    scheduler: str = "ddpm"
+    beta_schedule: str = "squaredcos_cap_v2"
+    prediction_type: str = "v_prediction"
+    clip_sample: bool = False
+    thresholding: bool = True
+    zero_terminal_snr: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choices = {"scheduler": ("ddim", "ddpm"), "prediction_type": ("sample", "epsilon", "v_prediction")}
+        for name, accepted in choices.items():
+            if getattr(self, name) not in accepted:
+                raise CheckpointError(f"{name} {getattr(self, name)!r} is unknown. Expected {' or '.join(accepted)}.")
+        if self.num_train_timesteps < 2:
+            raise CheckpointError(f"num_train_timesteps must be at least 2, not {self.num_train_timesteps}.")
+        if self.n_labels is not None or self.quant_type != "lucid" or not self.patch_proj:
+            raise CheckpointError("A diffusion decoder needs pictures and one codebook (no n_labels, no memcodes).")
+        if self.image_size_dec not in (None, self.image_size):
+            raise CheckpointError("image_size_dec other than image_size is not supported with a diffusion decoder.")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from open4m.modalities.human_poses import Person, nearest_rotation
 from open4m.modalities.sam_instance import Instance
-from open4m.tokenizers.vqvae import VQVAE
+from open4m.tokenizers.base import Tokenizer
 
 JOINTS = 23
 MASK_SIDE = 64
@@ -33,14 +33,14 @@ def mask_images(instances: Sequence[Instance]) -> Tensor:
     return torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, 1, MASK_SIDE, MASK_SIDE)
 
 
-def encode_people(people: Sequence[Person], tokenizer: VQVAE) -> list[Person]:
+def encode_people(people: Sequence[Person], tokenizer: Tokenizer) -> list[Person]:
     """The same people with ``pose_tokens``; those that have them already keep them."""
     missing = [p for p in people if p.pose_tokens is None]
     ids = iter(_tokenize(pose_vectors(missing), tokenizer))
     return [p if p.pose_tokens is not None else replace(p, pose_tokens=next(ids)) for p in people]
 
 
-def decode_people(people: Sequence[Person], tokenizer: VQVAE) -> list[Person]:
+def decode_people(people: Sequence[Person], tokenizer: Tokenizer) -> list[Person]:
     """The same people with ``body_pose`` (23, 3, 3) from their ``pose_tokens``; without tokens they stay as they are.
 
     The tokenizer's matrices are brought to the nearest rotations (Procrustes, by singular values). People with ids
@@ -54,14 +54,14 @@ def decode_people(people: Sequence[Person], tokenizer: VQVAE) -> list[Person]:
     ]
 
 
-def encode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[Instance]:
+def encode_instances(instances: Sequence[Instance], tokenizer: Tokenizer) -> list[Instance]:
     """The same instances with ``mask_tokens``; those that have them already keep them."""
     missing = [i for i in instances if i.mask_tokens is None]
     ids = iter(_tokenize(mask_images(missing), tokenizer))
     return [i if i.mask_tokens is not None else replace(i, mask_tokens=next(ids)) for i in instances]
 
 
-def decode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[Instance]:
+def decode_instances(instances: Sequence[Instance], tokenizer: Tokenizer) -> list[Instance]:
     """The same instances with ``mask`` (64, 64) probabilities from their ``mask_tokens`` (logits through a sigmoid).
 
     Instances with ids that the tokenizer does not have are left out, see :func:`decode_people`.
@@ -76,12 +76,12 @@ def decode_instances(instances: Sequence[Instance], tokenizer: VQVAE) -> list[In
     ]
 
 
-def _known(ids: tuple[int, ...] | None, tokenizer: VQVAE) -> bool:
+def _known(ids: tuple[int, ...] | None, tokenizer: Tokenizer) -> bool:
     return ids is None or max(ids) < tokenizer.config.codebook_size
 
 
 @torch.inference_mode()
-def _tokenize(x: Tensor, tokenizer: VQVAE) -> list[tuple[int, ...]]:
+def _tokenize(x: Tensor, tokenizer: Tokenizer) -> list[tuple[int, ...]]:
     if not len(x):
         return []
     device = next(tokenizer.parameters()).device
@@ -89,7 +89,7 @@ def _tokenize(x: Tensor, tokenizer: VQVAE) -> list[tuple[int, ...]]:
 
 
 @torch.inference_mode()
-def _detokenize(ids: Sequence[tuple[int, ...]], tokenizer: VQVAE) -> list[np.ndarray]:
+def _detokenize(ids: Sequence[tuple[int, ...]], tokenizer: Tokenizer) -> list[np.ndarray]:
     if not ids:
         return []
     device = next(tokenizer.parameters()).device

@@ -21,8 +21,8 @@ from open4m.modalities.base import DenseModality, Modality
 from open4m.modalities.features import FeatureVector
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import View
+from open4m.tokenizers.base import Tokenizer
 from open4m.tokenizers.io import load_tokenizer
-from open4m.tokenizers.vqvae import VQVAE
 from open4m.training.tokenizer_task import tokenizer_inputs
 
 INT16_MAX = 2**15 - 1
@@ -127,7 +127,7 @@ def _views(shape: tuple[int, int], n_crops: int, seed: int, key: str) -> list[Vi
 
 
 def _tokenize_views(
-    modality: DenseModality[Any], values: Sequence[Any], crops: Sequence[Sequence[View]], side: int, model: VQVAE
+    modality: DenseModality[Any], values: Sequence[Any], crops: Sequence[Sequence[View]], side: int, model: Tokenizer
 ) -> list[np.ndarray]:
     """(n_crops, n_tokens) ids of each value; all in one batch. Vectors belong to the whole picture in every crop."""
     rows = []
@@ -140,7 +140,7 @@ def _tokenize_views(
 
 
 @torch.inference_mode()
-def _ids(x: torch.Tensor, model: VQVAE) -> np.ndarray:
+def _ids(x: torch.Tensor, model: Tokenizer) -> np.ndarray:
     """(n, n_tokens) ids; (0, n_tokens) of nothing."""
     if not len(x):
         return np.zeros((0, int(np.prod(model.config.token_shape))), dtype=np.int64)

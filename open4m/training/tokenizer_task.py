@@ -25,7 +25,6 @@ from open4m.tokenizers.instance_codecs import (
     mask_images,
     pose_vectors,
 )
-from open4m.tokenizers.vqvae import VQVAE, VQVAEOutput, reconstruction_loss
 from open4m.training.distributed import World
 from open4m.training.recipe import TokenizerRecipe
 from open4m.training.trainer import Task, step_seed
@@ -85,8 +84,8 @@ def tokenizer_inputs(modality: Modality[Any], value: Any) -> Tensor:
     return pose_vectors(value) if modality.name == "human_poses" else mask_images(value)
 
 
-def through_tokens(modality: Modality[Any], values: Sequence[Any], model: VQVAE) -> tuple[list[Any], Tensor]:
-    """The values after encoding and decoding, and all their ids (N, …) as from :meth:`VQVAE.tokenize`."""
+def through_tokens(modality: Modality[Any], values: Sequence[Any], model: Tokenizer) -> tuple[list[Any], Tensor]:
+    """The values after encoding and decoding, and all their ids (N, …) as from :meth:`Tokenizer.tokenize`."""
     device = next(model.parameters()).device
     inputs = [tokenizer_inputs(modality, value).to(device) for value in values]
     ids = torch.cat([model.tokenize(x) for x in inputs])
@@ -98,7 +97,7 @@ def through_tokens(modality: Modality[Any], values: Sequence[Any], model: VQVAE)
     return [decode_instances(encode_instances(value, model), model) for value in values], ids
 
 
-class TokenizerTask(Task[VQVAE, Tensor]):
+class TokenizerTask(Task[Tokenizer, Tensor]):
     """Train one tokenizer after its recipe.
 
     Samples are drawn with replacement and flipped half of the time. Quantization begins after
@@ -119,7 +118,7 @@ class TokenizerTask(Task[VQVAE, Tensor]):
         self._data_name = str(data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = VQVAE(self.recipe.config)
+            self.model = Tokenizer(self.recipe.config)
         self.samples_per_step = recipe.batch_size
 
     def batch(self, step: int, world: World) -> Tensor:
@@ -140,7 +139,7 @@ class TokenizerTask(Task[VQVAE, Tensor]):
         self.model.begin_quantization([self.batch(step + i, world) for i in range(self.recipe.pool_batches)])
 
     def loss(self, model: Callable[..., Any], batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        output: VQVAEOutput = model(batch)
+        output: TokenizerOutput = model(batch)
         reconstruction = reconstruction_loss(self.model, batch, output.reconstruction)
         record = {"reconstruction": reconstruction.detach(), "code_loss": output.code_loss.detach()}
         return reconstruction + output.code_loss, record
