@@ -8,12 +8,12 @@ masks; higher learning rates for the small networks of features and masks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
 
 from open4m.errors import UnknownNameError
-from open4m.tokenizers.config import TokenizerConfig
+from open4m.tokenizers.config import DiffusionConfig, TokenizerConfig
 from open4m.training.recipe import TokenizerRecipe
 
 DEAD_CODE_COEFFICIENT = 32
@@ -65,6 +65,25 @@ def _conv(encoder_blocks: int, decoder_blocks: int, width: int) -> dict[str, str
     return {"enc_type": f"Conv/B_{encoder_blocks}-Wi_{width}", "dec_type": f"Conv/B_{decoder_blocks}-Wi_{width}"}
 
 
+def _with_diffusion_decoder(recipe: TokenizerRecipe, minutes: float) -> TokenizerRecipe:
+    """The same tokens, decoded by a small denoiser: the settings of the published ones (spec: tokenizers §5).
+
+    Values are not clipped to [-1, 1], because standardised depth goes beyond.
+    """
+    config = asdict(recipe.config) | {"dec_type": "UNet/B_1-Wi_64-L_3", "freeze_enc": True, "kmeans_init": False}
+    return replace(
+        recipe,
+        name=f"{recipe.name}-diffusion",
+        config=DiffusionConfig(
+            **config, scheduler="ddim", beta_schedule="linear", prediction_type="sample", thresholding=False
+        ),
+        encoder_of=recipe.name,
+        late_start=0,
+        average=0.999,
+        minutes=minutes,
+    )
+
+
 _RECIPES = (
     _dense("rgb", ("rgb",), 1024, n_channels=3, loss="mse+l1", **_conv(1, 2, 128)),
     _dense("depth", ("depth",), 512, n_channels=1, loss="smooth_l1", **_conv(1, 1, 112)),
@@ -110,12 +129,18 @@ _RECIPES = (
 SCENES_TOKENIZERS: Mapping[str, TokenizerRecipe] = MappingProxyType({recipe.name: recipe for recipe in _RECIPES})
 """Every tokenizer of the embedded scenes by name."""
 
+DIFFUSION_TOKENIZERS: Mapping[str, TokenizerRecipe] = MappingProxyType(
+    {recipe.name: recipe for recipe in (_with_diffusion_decoder(SCENES_TOKENIZERS["depth"], minutes=15.0),)}
+)
+"""Diffusion decoders for tokens that are there already; the bundled model does without them."""
+
 TOKENIZER_OF: Mapping[str, str] = MappingProxyType({m: recipe.name for recipe in _RECIPES for m in recipe.modalities})
 """Modality → name of the tokenizer that serves it."""
 
 
 def tokenizer_recipe(name: str) -> TokenizerRecipe:
     """The recipe called ``name``; raises :class:`UnknownNameError` with suggestions."""
-    if name not in SCENES_TOKENIZERS:
-        raise UnknownNameError("tokenizer recipe", name, SCENES_TOKENIZERS)
-    return SCENES_TOKENIZERS[name]
+    known = {**SCENES_TOKENIZERS, **DIFFUSION_TOKENIZERS}
+    if name not in known:
+        raise UnknownNameError("tokenizer recipe", name, known)
+    return known[name]

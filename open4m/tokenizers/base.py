@@ -1,4 +1,4 @@
-"""What all tokenizers share: encoder → 1×1 projection → quantizer, and the way back to be filled in (spec: tokenizers §1)."""
+"""What all tokenizers share: encoder → 1×1 projection → quantizer (spec: tokenizers §1)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from open4m.tokenizers.losses import loss_by_name
 from open4m.tokenizers.mlp import BottleneckMLP
 from open4m.tokenizers.quantizers import CodebookUsage, CosineQuantizer, MemoryCodes, codebook_usage
 from open4m.tokenizers.vit import Attention, ViTEncoder
+from open4m.weights import check_weights
+
+_MAKES_IDS = ("n_channels", "enc_type", "patch_proj", "post_mlp", "patch_size", "quant_type", "input_scale", "undo_std")
+"""Settings that two tokenizers with the same encoder and codebook share."""
 
 
 class TokenizerOutput(NamedTuple):
@@ -64,6 +68,20 @@ class Tokenizer(nn.Module, ABC):
         for part in self._encoding_parts() if self.config.freeze_enc else ():
             part.eval()
         return self
+
+    def load_encoder(self, other: Tokenizer) -> None:
+        """Copy encoder and codebook of another tokenizer, so that both make the same ids.
+
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        for key in _MAKES_IDS:
+            ours, theirs = getattr(self.config, key), getattr(other.config, key)
+            if ours != theirs:
+                raise CheckpointError(f"The encoder to be taken has {key} {theirs!r}, expected {ours!r}.")
+        for part, source in zip(self._encoding_parts(), other._encoding_parts(), strict=True):
+            check_weights(source.state_dict(), part.state_dict(), "the encoder to be taken")
+            part.load_state_dict(source.state_dict())
 
     # -- value → tokens ---------------------------------------------------------------------------------------
     def encode(self, x: Tensor) -> Tensor:

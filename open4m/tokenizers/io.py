@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from open4m.errors import CheckpointError
 from open4m.files import atomic_path, write_json
 from open4m.tokenizers.base import Tokenizer
 from open4m.tokenizers.config import DiffusionConfig, TokenizerConfig

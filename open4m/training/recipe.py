@@ -32,6 +32,9 @@ class TokenizerRecipe:
         late_start: steps without quantization (``config.kmeans_init``).
         pool_batches: batches whose latents start the codes.
         minutes: training time on one core that it takes to be useful.
+        average: decay of the moving average of the weights that is kept; 0 = none.
+        encoder_of: name of the tokenizer whose encoder and codebook it takes, with ``config.freeze_enc``: both then
+            speak the same tokens.
     """
 
     name: str
@@ -45,6 +48,8 @@ class TokenizerRecipe:
     late_start: int = 120
     pool_batches: int = 16
     minutes: float = 5.0
+    average: float = 0.0
+    encoder_of: str | None = None
 
     def for_data(self, channels: int, scale: float) -> TokenizerRecipe:
         """The same recipe for feature data with ``channels`` channels and standard deviation ``scale``."""

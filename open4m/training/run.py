@@ -36,9 +36,10 @@ def train_tokenizer(
 
     ``out/<recipe.name>/`` becomes a tokenizer folder (``config.json``, ``model.safetensors``) when the run is complete;
     ``out/<recipe.name>/run/`` holds its metrics and checkpoints. Without ``minutes`` and ``steps`` it takes the time of
-    the recipe.
+    the recipe. A recipe with ``encoder_of`` finds that tokenizer in ``out``.
 
     Raises:
+        DataError: the tokenizer that the recipe builds on is missing.
         TrainingError: the run ended before quantization began, or the folder holds another run.
     """
     folder = Path(out) / recipe.name
@@ -49,10 +50,12 @@ def train_tokenizer(
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
         clip=recipe.clip,
+        average=recipe.average,
         seed=seed,
     )
+    encoder = Path(out) / recipe.encoder_of if recipe.encoder_of else None
     with world_from_environment() as world:
-        task = TokenizerTask(recipe, data, seed)
+        task = TokenizerTask(recipe, data, seed, encoder)
         trainer = Trainer(task, settings, folder / RUN, world, tensorboard=tensorboard, show_progress=show_progress)
         outcome = trainer.run()
         if outcome.finished and not task.model.quantizing:

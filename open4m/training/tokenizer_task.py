@@ -17,6 +17,7 @@ from open4m.modalities.base import DenseModality, Modality
 from open4m.modalities.features import Features, FeatureVector
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import View
+from open4m.tokenizers.base import Tokenizer, TokenizerOutput
 from open4m.tokenizers.instance_codecs import (
     decode_instances,
     decode_people,
@@ -25,12 +26,15 @@ from open4m.tokenizers.instance_codecs import (
     mask_images,
     pose_vectors,
 )
+from open4m.tokenizers.io import build_tokenizer, load_tokenizer
 from open4m.training.distributed import World
 from open4m.training.recipe import TokenizerRecipe
 from open4m.training.trainer import Task, step_seed
 
 HELD_OUT = 64
 """Samples of the validation split that a tokenizer is judged on."""
+AT_A_TIME = 16
+"""Pictures that are decoded together when a tokenizer is judged."""
 MOST_DRAWS = 1000
 """Samples in a row without any person or instance after which the data are taken to have none."""
 STATISTICS_SAMPLES = 200
@@ -90,7 +94,7 @@ def through_tokens(modality: Modality[Any], values: Sequence[Any], model: Tokeni
     inputs = [tokenizer_inputs(modality, value).to(device) for value in values]
     ids = torch.cat([model.tokenize(x) for x in inputs])
     if isinstance(modality, DenseModality):
-        arrays = (model.decode_tokens(i[None]).float().cpu().numpy()[0] for i in ids)
+        arrays = torch.cat([model.decode_tokens(part).float().cpu() for part in ids.split(AT_A_TIME)]).numpy()
         return [modality.from_array(array) for array in arrays], ids
     if modality.name == "human_poses":
         return [decode_people(encode_people(value, model), model) for value in values], ids
@@ -107,9 +111,16 @@ class TokenizerTask(Task[Tokenizer, Tensor]):
         recipe: what to train; channels and scale of features are measured on the data.
         data: root of the data set.
         seed: of the weights and of the samples drawn.
+        encoder: folder of the tokenizer that ``recipe.encoder_of`` names.
+
+    Raises:
+        DataError: that tokenizer is missing.
+        CheckpointError: its encoder or codebook does not fit the recipe.
     """
 
-    def __init__(self, recipe: TokenizerRecipe, data: str | Path, seed: int = 0) -> None:
+    def __init__(
+        self, recipe: TokenizerRecipe, data: str | Path, seed: int = 0, encoder: str | Path | None = None
+    ) -> None:
         size = recipe.config.image_size
         self._train = [TokenizerData(data, "train", name, size) for name in recipe.modalities]
         self._held_out = [TokenizerData(data, "val", name, size) for name in recipe.modalities]
@@ -118,7 +129,9 @@ class TokenizerTask(Task[Tokenizer, Tensor]):
         self._data_name = str(data)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = Tokenizer(self.recipe.config)
+            self.model = build_tokenizer(self.recipe.config)
+        if recipe.encoder_of is not None:
+            self.model.load_encoder(_trained_encoder(recipe, encoder))
         self.samples_per_step = recipe.batch_size
 
     def batch(self, step: int, world: World) -> Tensor:
@@ -140,7 +153,7 @@ class TokenizerTask(Task[Tokenizer, Tensor]):
 
     def loss(self, model: Callable[..., Any], batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         output: TokenizerOutput = model(batch)
-        reconstruction = reconstruction_loss(self.model, batch, output.reconstruction)
+        reconstruction = self.model.loss(output)
         record = {"reconstruction": reconstruction.detach(), "code_loss": output.code_loss.detach()}
         return reconstruction + output.code_loss, record
 
@@ -168,6 +181,15 @@ class TokenizerTask(Task[Tokenizer, Tensor]):
 
     def state_of_forward(self) -> list[Tensor]:
         return list(self.model.quantize.buffers())
+
+
+def _trained_encoder(recipe: TokenizerRecipe, folder: str | Path | None) -> Tokenizer:
+    if folder is None or not Path(folder).is_dir():
+        raise DataError(
+            f"{recipe.name} takes encoder and codebook of the tokenizer {recipe.encoder_of!r}, which is missing "
+            f"({folder}). Train it into the same folder first: open4m train tokenizer {recipe.encoder_of} …"
+        )
+    return load_tokenizer(folder)
 
 
 def fit_to_data(recipe: TokenizerRecipe, data: TokenizerData) -> TokenizerRecipe:
