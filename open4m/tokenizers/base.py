@@ -27,12 +27,12 @@ _MAKES_IDS = ("n_channels", "enc_type", "patch_proj", "post_mlp", "patch_size", 
 class TokenizerOutput(NamedTuple):
     """What a training step needs; everything in units of ``input_scale``.
 
-    ``prediction`` (B, C, H, W): the reconstruction, logits (B, labels, H, W), or what a diffusion decoder says about a
-    noised value; ``target``: what it should be; ``code_loss`` scalar, to be added to the loss between the two; ``ids``
+    ``reconstruction`` (B, C, H, W), logits (B, labels, H, W), or what a diffusion decoder says about a noised value;
+    ``target``: what it should be; ``code_loss`` scalar, to be added to the loss between the two; ``ids``
     as :meth:`Tokenizer.tokenize`, or None while the latents pass unquantized.
     """
 
-    prediction: Tensor
+    reconstruction: Tensor
     target: Tensor
     code_loss: Tensor
     ids: Tensor | None
@@ -141,10 +141,10 @@ class Tokenizer(nn.Module, ABC):
         """A training (or validation) pass; in training mode the codebook is updated on the way."""
 
     def loss(self, output: TokenizerOutput) -> Tensor:
-        """The loss that the configuration names, between prediction and target (float32 scalar)."""
+        """The loss that the configuration names, between reconstruction and target (float32 scalar)."""
         if self.cls_emb is not None:
-            return self._loss(output.prediction, output.target)
-        return self._loss(output.prediction.float(), output.target.float())
+            return self._loss(output.reconstruction, output.target)
+        return self._loss(output.reconstruction.float(), output.target.float())
 
     @property
     def quantizing(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from open4m.errors import CheckpointError
 from open4m.tokenizers.base import Tokenizer, TokenizerOutput, initialise
 from open4m.tokenizers.config import Backbone, DiffusionConfig
 from open4m.tokenizers.diffusion import Diffusion, Sampling, ddim, ddpm, signal_levels
@@ -19,7 +20,10 @@ class DiVAE(Tokenizer):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__(config)
         self.apply(initialise)
-        self.decoder = UNet(Backbone.parse(config.dec_type), config.n_channels, config.latent_dim)
+        decoder = Backbone.parse(config.dec_type)
+        if decoder.kind != "UNet":
+            raise CheckpointError(f"dec_type {config.dec_type!r} is not a diffusion decoder. Expected unet_patched.")
+        self.decoder = UNet(decoder, config.n_channels, config.latent_dim)
         self.diffusion = Diffusion(
             signal_levels(config.beta_schedule, config.num_train_timesteps, config.zero_terminal_snr),
             config.prediction_type,
@@ -45,7 +49,7 @@ class DiVAE(Tokenizer):
         return x * self.config.input_scale
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """Prediction: what the network says about x at random noise levels; target: what it should say."""
+        """Reconstruction: what the network says about x at random noise levels; target: what it should say."""
         prepared = self._prepare(x)
         codes, code_loss, ids = self.quantize(self._latents(prepared))
         t = torch.randint(self.config.num_train_timesteps, (len(x),), device=x.device)

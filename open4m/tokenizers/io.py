@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -34,21 +36,24 @@ def save_tokenizer(model: Tokenizer, folder: str | Path, dtype: torch.dtype = to
 
 
 def load_tokenizer(
-    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    config: Mapping[str, Any] | None = None,
 ) -> Tokenizer:
     """Read a tokenizer, in evaluation mode, weights as ``dtype``, the quantizer always as float32.
 
-    The configuration comes from ``config.json``, or from the header of the weights where that file is missing. Nothing
-    is initialised at random first, and no weight is held twice.
+    The configuration is ``config``, or comes from ``config.json``, or from the header of the weights where that file
+    is missing. Nothing is initialised at random first, and no weight is held twice.
 
     Raises:
         CheckpointError: the files are missing or damaged, the configuration has unknown keys, weights are missing,
             unexpected, mis-shaped or not finite. The message names them.
     """
     folder = Path(folder)
-    config = TokenizerConfig.from_dict(read_config(folder), str(folder))
+    values = read_config(folder) if config is None else config
     with torch.device("meta"):
-        model = build_tokenizer(config)
+        model = build_tokenizer(TokenizerConfig.from_dict(values, str(folder)))
     state = {_native_name(key): value for key, value in read_weights(folder / WEIGHTS).items()}
     check_weights(state, model.state_dict(), str(folder / WEIGHTS))
     for key in list(state):  # one by one, so that wide and narrow copies never exist together

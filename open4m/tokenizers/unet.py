@@ -6,6 +6,8 @@ resolutions, skip connections. Parameter names are the published ones.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +27,7 @@ LONGEST_PERIOD = 10_000
 def level_embedding(t: Tensor, width: int) -> Tensor:
     """(B,) noise levels → (B, width) float32: cosines, then sines, of geometrically spaced frequencies."""
     half = width // 2
-    frequencies = LONGEST_PERIOD ** -(torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    frequencies = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, device=t.device) / half)
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 

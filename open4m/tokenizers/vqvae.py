@@ -41,7 +41,7 @@ class VQVAE(Tokenizer):
         return y
 
     def forward(self, x: Tensor) -> TokenizerOutput:
-        """Prediction: the reconstruction, or logits; target: the input."""
+        """Target: the input."""
         prepared = self._prepare(x)
         codes, code_loss, ids = self.quantize(self._latents(prepared))
         return TokenizerOutput(self._decode(codes), prepared, code_loss, ids)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,11 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from open4m.files import read_json
-from open4m.tokenizers.config import Backbone, TokenizerConfig
+from open4m.tokenizers.base import Tokenizer
+from open4m.tokenizers.config import Backbone, DiffusionConfig, TokenizerConfig
+from open4m.tokenizers.io import build_tokenizer, load_tokenizer
 from open4m.tokenizers.quantizers import CosineQuantizer
 from open4m.tokenizers.vit import ViTEncoder, sincos_2d
-from open4m.tokenizers.vqvae import VQVAE
-from open4m.weights import WEIGHTS, check_weights, read_weights
 from tests.conftest import golden
 
 FOLDERS = [
@@ -31,15 +30,11 @@ FOLDERS = [
 VIT_T = "ViT/B_2-Wi_48-H_3"  # what the reference data calls vit_t
 
 
-def read_reference(folder: Path) -> VQVAE:
-    config = TokenizerConfig.from_dict(read_json(folder / "config.json"))
-    if config.enc_type.startswith("vit_t"):
-        config = replace(config, enc_type=VIT_T, dec_type=VIT_T)
-    model = VQVAE(config)
-    weights = read_weights(folder / WEIGHTS)
-    check_weights(weights, model.state_dict(), str(folder))
-    model.load_state_dict(weights)
-    return model.eval()
+def read_reference(folder: Path) -> Tokenizer:
+    config = read_json(folder / "config.json")
+    sizes = {"vit_t_enc": VIT_T, "vit_t_dec": VIT_T}
+    config |= {key: sizes.get(config[key], config[key]) for key in ("enc_type", "dec_type")}
+    return load_tokenizer(folder, config=config)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -100,19 +95,56 @@ def test_position_table_equals_the_reference() -> None:
     assert_close(resized, tables["vit_2d.h4_w4_dim16.bicubic_to_6x8"], atol=1e-6, rtol=0)
 
 
-def test_layout_equals_the_published_tokenizers() -> None:
-    checked = 0
-    for file in sorted(golden("published_layouts").glob("tokenizer_*.json")):
-        layout = json.loads(file.read_text())
-        config = layout.get("config", {})
-        if config.get("dec_type", "unet").startswith("unet"):
-            continue  # diffusion decoders are not VQ-VAEs
-        with torch.device("meta"):
-            model = VQVAE(TokenizerConfig.from_dict(config))
-        ours = {key: list(value.shape) for key, value in model.state_dict().items()}
-        assert ours == {key: shape for key, shape, _ in layout["state_dict"]}, file.name
-        assert sum(p.numel() for p in model.parameters()) == layout["parameters"]
-        frozen = sorted(name for name, p in model.named_parameters() if not p.requires_grad)
-        assert frozen == layout["non_trainable"]
-        checked += 1
-    assert checked == 8
+LAYOUTS = {
+    "CLIP-B16_8k_224-448",
+    "DINOv2-B14-global_8k_16_224",
+    "DINOv2-B14_8k_224-448",
+    "ImageBind-H14-global_8k_16_224",
+    "ImageBind-H14_8k_224-448",
+    "depth_8k_224-448",
+    "edge_8k_224-512",
+    "human-poses_1k_8",
+    "normal_8k_224-448",
+    "rgb_16k_224-448",
+    "sam-instance_1k_64",
+    "semseg_4k_224-448",
+}
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_layout_equals_the_published_tokenizers(name: str) -> None:
+    layout = json.loads(golden(f"published_layouts/tokenizer_{name}.json").read_text())
+    config = TokenizerConfig.from_dict(layout["config"], name)
+    with torch.device("meta"):
+        model = build_tokenizer(config)
+    ours = {key: [list(value.shape), str(value.dtype)] for key, value in model.state_dict().items()}
+    assert ours == {key: [shape, f"torch.{dtype}"] for key, shape, dtype in layout["state_dict"]}
+    assert sum(p.numel() for p in model.parameters()) == layout["parameters"]
+    assert sorted(name for name, p in model.named_parameters() if not p.requires_grad) == layout["non_trainable"]
+    assert sorted(name for name, _ in model.named_buffers()) == sorted(layout["buffers"])
+    shared = [names for names in _names_by_parameter(model) if len(names) > 1]
+    assert shared == layout["shared"]
+    if layout["class_"] == "DiVAE":  # the reference says 196.4 M for three channels
+        millions = sum(p.numel() for p in model.decoder.parameters()) / 1e6
+        assert f"{millions:.2f}" == {1: "196.20", 3: "196.35"}[config.n_channels]
+    assert config == TokenizerConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+
+
+def _names_by_parameter(model: torch.nn.Module) -> list[list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return list(names.values())
+
+
+def test_every_layout_is_checked() -> None:
+    files = golden("published_layouts").glob("tokenizer_*_*.json")
+    assert {file.stem.removeprefix("tokenizer_") for file in files} - {"constructor_defaults"} == LAYOUTS
+
+
+@pytest.mark.parametrize(("name", "diffusion"), [("VQVAE", False), ("DiVAE", True)])
+def test_silent_configurations_mean_the_published_defaults(name: str, diffusion: bool) -> None:
+    tables = read_json(golden("published_layouts/tokenizer_constructor_defaults.json"))
+    config = TokenizerConfig.from_dict(tables["VQ"] | tables[name])
+    assert isinstance(config, DiffusionConfig) == diffusion
+    assert config == (DiffusionConfig() if diffusion else TokenizerConfig())

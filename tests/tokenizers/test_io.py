@@ -80,7 +80,7 @@ def test_legacy_names_and_foreign_configuration_keys(folder: Path) -> None:
     }
     assert renamed.keys() != state.keys()
     save_file(renamed, folder / "model.safetensors")
-    write_json(folder / "config.json", read_json(folder / "config.json") | {"sync_codebook": False, "freeze_enc": True})
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"sync_codebook": False, "ckpt_path": None})
     assert load_tokenizer(folder).config == CONFIG
 
 
@@ -119,8 +119,24 @@ def test_damaged_and_missing_files(folder: Path) -> None:
         load_tokenizer(folder)
 
 
-@pytest.mark.parametrize("config", [[], {"latent_dim": "eight"}, {"dec_type": "unet_patched"}])
-def test_wrong_configurations(folder: Path, config: object) -> None:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ([], "expected a JSON object"),
+        ({"latent_dim": "eight"}, "latent_dim is 'eight', expected int"),
+        ({"latent_dim": True}, "latent_dim is True, expected int"),
+        ({"patch_size": 0}, "must be positive"),
+        ({"dec_type": None}, "dec_type is None, expected str"),
+        ({"dec_type": "unet_patched"}, "do not fit the model: missing encoder.blocks.1"),
+        ({"dec_type": "unet_patched", "scheduler": "pndm"}, "Expected ddim or ddpm"),
+        ({"beta_schedule": "linear", "conditioning": "xattn"}, "only 'concat'"),
+        ({"dec_type": "unet_patched", "beta_schedule": "lineal"}, "beta_schedule 'lineal' is unknown"),
+        ({"latnt_dim": 8, "colour": "red"}, "unknown keys colour, latnt_dim"),
+        ({"dec_type": "vit_b_dec", "thresholding": True}, "unknown keys thresholding"),
+        ({"enc_type": "unet_patched"}, "not an encoder"),
+    ],
+)
+def test_wrong_configurations(folder: Path, config: object, message: str) -> None:
     write_json(folder / "config.json", config)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=message):
         load_tokenizer(folder)

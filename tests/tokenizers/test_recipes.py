@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from open4m.errors import UnknownNameError
-from open4m.tokenizers.vqvae import VQVAE, reconstruction_loss
+from open4m.tokenizers.io import build_tokenizer
+from open4m.tokenizers.vqvae import VQVAE
 from open4m.training.recipe import TokenizerRecipe
-from recipes.tokenizers import SCENES_TOKENIZERS, tokenizer_recipe
+from recipes.tokenizers import DIFFUSION_TOKENIZERS, SCENES_TOKENIZERS, tokenizer_recipe
 
 FEATURES = {"clip": 64, "dinov2": 64, "imagebind": 64, "dinov2_global": 1280, "imagebind_global": 512}
 
@@ -42,12 +43,25 @@ def test_a_step_before_and_after_quantization(name: str) -> None:
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16):
             output = model(x[:2])
-        loss = reconstruction_loss(model, x[:2], output.reconstruction) + output.code_loss
+        loss = model.loss(output) + output.code_loss
         loss.backward()
         assert loss.isfinite()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
         model.begin_quantization([x])
     assert model.tokenize(x[:2]).shape == (2, *config.token_shape)
+
+
+@pytest.mark.parametrize("name", DIFFUSION_TOKENIZERS)
+def test_diffusion_recipes_speak_the_tokens_of_another(name: str) -> None:
+    recipe = tokenizer_recipe(name)
+    assert recipe.encoder_of is not None
+    source = VQVAE(tokenizer_recipe(recipe.encoder_of).config)
+    source.begin_quantization([torch.randn(4, source.config.n_channels, 112, 112)])
+    model = build_tokenizer(recipe.config)
+    model.load_encoder(source)
+    x = torch.randn(2, source.config.n_channels, 112, 112)
+    assert torch.equal(model.tokenize(x), source.tokenize(x))
+    assert model.loss(model.train()(x)).isfinite()
 
 
 def test_names() -> None:

@@ -14,7 +14,7 @@ from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.tokenizers.config import Backbone, TokenizerConfig
 from open4m.tokenizers.losses import LOSSES, loss_by_name
 from open4m.tokenizers.vit import attend
-from open4m.tokenizers.vqvae import VQVAE, reconstruction_loss
+from open4m.tokenizers.vqvae import VQVAE
 
 SMALL = TokenizerConfig(image_size=32, patch_size=8, latent_dim=8, codebook_size=16, threshold_ema_dead_code=0.0)
 VIT, CONV, MLP = "ViT/B_1-Wi_16-H_2", "Conv/B_1-Wi_32", "BottleneckMLP/B_1-Wi_16"
@@ -63,7 +63,7 @@ def test_class_maps_give_logits(tied: bool) -> None:
     x = torch.randint(9, (2, 32, 32))
     output = model(x)
     assert output.reconstruction.shape == (2, 9, 32, 32)
-    loss = reconstruction_loss(model, x, output.reconstruction)
+    loss = model.loss(output)
     assert_close(loss, F.cross_entropy(output.reconstruction, x))
     loss.backward()
     assert model.cls_emb is not None and model.cls_emb.weight.grad is not None
@@ -110,7 +110,7 @@ def test_training_uses_the_codebook_and_the_error_falls() -> None:
     def step(x: torch.Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             output = model(x)
-        loss = reconstruction_loss(model, x, output.reconstruction) + output.code_loss
+        loss = model.loss(output) + output.code_loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -135,7 +135,10 @@ def test_attention_forms_agree() -> None:
 def test_backbone_names() -> None:
     assert Backbone.parse("vit_l_dec") == Backbone("ViT", 24, 1024, 16)
     assert Backbone.parse("BottleneckMLP/B_6-Wi_1024-E_2") == Backbone("BottleneckMLP", 6, 1024, 1, 2)
-    for wrong in ("unet_patched", "ViT/B_2", "ViT/B_2-Wi_50-H_3"):
+    assert Backbone.parse("unet_patched") == Backbone.parse("UNet/B_3-Wi_256-L_4") == Backbone("UNet", 3, 256)
+    assert Backbone.parse("UNet/B_1-Wi_64-L_3").levels == 3
+    names = "uvit_b_p4_f16 ViT/B_2 ViT/B_2-Wi_50-H_3 ViT/B_1-Wi_8-H_0 ViT/B_9999999-Wi_16"
+    for wrong in f"{names} UNet/B_1-Wi_48 UNet/B_1-Wi_0 UNet/B_1-Wi_32-L_5".split():
         with pytest.raises(CheckpointError, match=wrong.split("/")[0]):
             Backbone.parse(wrong)
     for patch in (14, 2):

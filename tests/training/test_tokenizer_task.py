@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +18,28 @@ from open4m.data.shards import ShardDataset
 from open4m.errors import DataError, TrainingError
 from open4m.modalities.registry import get_modality
 from open4m.tokenizers.config import TokenizerConfig
+from open4m.tokenizers.divae import DiVAE
 from open4m.tokenizers.io import load_tokenizer
 from open4m.training.distributed import World
+from open4m.training.recipe import TokenizerRecipe
 from open4m.training.run import train_tokenizer
 from open4m.training.tokenize import tokenize_dataset
 from open4m.training.tokenizer_task import TokenizerTask
+from open4m.training.trainer import TrainSettings
+from recipes.tokenizer_report import TokenizerReport, main
 from recipes.tokenizers import TOKENIZER_OF
-from tests.training.conftest import SIZE, dense, vectors
+from tests.training.conftest import SIZE, dense, small, vectors
+from tests.training.toy import weights
+
+
+def diffusion() -> TokenizerRecipe:
+    """A decoder for the tokens of :func:`dense` depth."""
+    options = {"enc_type": "Conv/B_1-Wi_16", "dec_type": "UNet/B_1-Wi_32-L_2", "threshold_ema_dead_code": 0.1}
+    return replace(small("depth-diffusion", **options), average=0.9)
+
+
+def read_records(tokenizer: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tokenizer / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_tokenizer_learns_and_is_written(data: Path, tmp_path: Path) -> None:
@@ -37,6 +55,52 @@ def test_a_tokenizer_learns_and_is_written(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "rgb" / "run" / "metrics.jsonl").is_file()
     again = train_tokenizer(dense("rgb"), data, tmp_path, steps=60, show_progress=False)
     assert again.metrics == pytest.approx(metrics)
+
+
+def test_a_diffusion_decoder_learns_to_read_the_tokens_of_another(
+    data: Path, tokenizers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tokenizers / "depth", tmp_path / "depth")
+    monkeypatch.setattr("open4m.training.run.TrainSettings", partial(TrainSettings, log_every=1))
+    train_tokenizer(diffusion(), data, tmp_path, steps=60, show_progress=False)
+    records = read_records(tmp_path / "depth-diffusion")
+    losses = [r["loss"] for r in records if r["phase"] == "train"]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:3])
+    assert {"l1", "abs_rel", "codes_used"} <= records[-1].keys()
+    source, model = load_tokenizer(tmp_path / "depth"), load_tokenizer(tmp_path / "depth-diffusion")
+    assert isinstance(model, DiVAE)
+    for key, value in source.state_dict().items():
+        if not key.startswith(("decoder.", "post_quant_proj.")):
+            assert torch.equal(value, model.state_dict()[key]), key
+    untrained = TokenizerTask(diffusion(), data, encoder=tmp_path / "depth").evaluate(torch.device("cpu"))
+    assert records[-1]["l1"] < 0.8 * untrained["l1"]
+
+
+def test_a_killed_diffusion_run_ends_with_the_same_bits(
+    data: Path, tokenizers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(task: TokenizerTask, step: int, world: World) -> None:  # noqa: ARG001
+        if step == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("open4m.training.run.TrainSettings", partial(TrainSettings, checkpoint_every=2))
+    for name in ("whole", "killed"):
+        shutil.copytree(tokenizers / "depth", tmp_path / name / "depth")
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(TokenizerTask, "before_step", stop)
+        train_tokenizer(diffusion(), data, tmp_path / "killed", steps=8, show_progress=False)
+    assert not (tmp_path / "killed" / "depth-diffusion" / "config.json").exists()
+    for name in ("whole", "killed"):
+        train_tokenizer(diffusion(), data, tmp_path / name, steps=8, show_progress=False)
+    whole, killed = (weights(tmp_path / name / "depth-diffusion" / "run") for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys() and any(key.startswith("average/decoder") for key in whole)
+    for key, value in whole.items():
+        np.testing.assert_array_equal(value, killed[key], err_msg=key)
+
+
+def test_the_tokenizer_it_builds_on_must_be_there(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'depth', which is missing .* open4m train tokenizer depth"):
+        train_tokenizer(diffusion(), data, tmp_path, steps=3, show_progress=False)
 
 
 def test_batches_depend_on_step_and_rank_only(data: Path) -> None:
@@ -89,5 +153,16 @@ def test_tokenizing_names_what_is_missing(data: Path, tokenizers: Path, tmp_path
         tokenize_dataset(data, "val", tmp_path, TOKENIZER_OF)
     with pytest.raises(DataError, match="'test'"):
         tokenize_dataset(data, "test", tokenizers, TOKENIZER_OF)
-    records = [json.loads(line) for line in (tokenizers / "rgb" / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert {"psnr", "perplexity", "codes_used"} <= records[-1].keys()
+    assert {"psnr", "perplexity", "codes_used"} <= read_records(tokenizers / "rgb")[-1].keys()
+
+
+def test_tokenizers_are_shown_side_by_side(data: Path, tokenizers: Path, tmp_path: Path) -> None:
+    shutil.copytree(tokenizers / "depth", tmp_path / "depth")
+    train_tokenizer(diffusion(), data, tmp_path, steps=2, show_progress=False)
+    main(TokenizerReport(data, tmp_path, count=3, shown=2, out=tmp_path / "report"))
+    scores = json.loads((tmp_path / "report" / "scores.json").read_text())
+    assert scores["depth"]["l1"] < scores["depth-diffusion"]["l1"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert page.count("data:image/png") == 6 and "UNet/B_1-Wi_32-L_2" in page
+    with pytest.raises(DataError, match="different modalities"):
+        main(TokenizerReport(data, tokenizers, names=("depth", "rgb")))

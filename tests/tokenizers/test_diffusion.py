@@ -1,0 +1,152 @@
+"""Noise schedules and samplers: the reference's numbers, and what must hold for any of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from open4m.errors import CheckpointError, GenerationError
+from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm, signal_levels, time_steps
+from tests.conftest import golden
+
+SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2", "shifted_cosine:0.5", "shifted_cosine:1.0")
+PREDICTIONS = ("sample", "epsilon", "v_prediction")
+SPACINGS: tuple[Spacing, ...] = ("trailing", "leading", "linspace")
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
+    return load_file(golden("diffusion_schedules") / "expected.safetensors")
+
+
+def test_levels_equal_the_reference(expected: dict[str, Tensor]) -> None:
+    entries = {key.partition(".")[2]: value for key, value in expected.items() if key.startswith("alphas_cumprod.")}
+    assert len(entries) == 8
+    for key, value in entries.items():
+        schedule, _, zero = key.rpartition(".zero_snr=")
+        assert_close(signal_levels(schedule, len(value), zero == "True"), value, atol=1e-6, rtol=0, msg=key)
+
+
+def test_time_steps_equal_the_reference() -> None:
+    lists = json.loads((golden("diffusion_schedules") / "expected.json").read_text())["timesteps"]
+    assert {key.partition("/")[0] for key in lists} == set(SPACINGS)
+    for key, wanted in lists.items():
+        spacing, _, count = key.partition("/")
+        steps = time_steps(int(count), 1000, spacing)
+        assert ([steps[0], steps[-1], len(steps)] if count == "1000" else steps) == wanted, key
+
+
+def test_ddim_steps_equal_the_reference(expected: dict[str, Tensor]) -> None:
+    """10-step trailing grid; written with zero terminal SNR."""
+    cases = [key.removesuffix(".sample") for key in expected if key.endswith(".sample")]
+    assert len(cases) == 32
+    for case in cases:
+        _, prediction, threshold, rest = case.split(".", 3)
+        schedule, _, time = rest.rpartition(".t")
+        levels = signal_levels(schedule, 1000, zero_terminal_snr=True)
+        diffusion = Diffusion(levels, prediction, clip=threshold == "threshold=True")
+        x, output = expected[f"{case}.sample"], expected[f"{case}.model_output"]
+        t = torch.full((len(x),), int(time))
+        assert_close(diffusion.estimate(output, x, t)[0], expected[f"{case}.pred_x0"], atol=1e-5, rtol=0, msg=case)
+        after = diffusion.ddim_step(output, x, t, (t - 100).clamp(min=-1))
+        assert_close(after, expected[f"{case}.prev_sample"], atol=1e-5, rtol=0, msg=case)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_levels_fall_from_signal_to_noise(schedule: str, zero: bool) -> None:
+    levels = signal_levels(schedule, 200, zero)
+    assert levels.dtype == torch.float32 and levels.shape == (200,)
+    assert bool((levels.diff() <= 0).all()) and 0.99 < levels[0] <= 1 and levels[-1] >= 0
+    assert (levels[-1] == 0) == (zero or schedule.startswith("shifted"))
+    assert bool((levels[:-1] > 0).all())
+
+
+@pytest.mark.parametrize("name", ["cosine", "shifted_cosine:", "shifted_cosine:-1", "shifted_cosine:x", "linear:2"])
+def test_unknown_schedules(name: str) -> None:
+    with pytest.raises(CheckpointError, match="beta_schedule"):
+        signal_levels(name, 10, True)
+
+
+@given(st.integers(1, 400), st.integers(0, 600), st.sampled_from(SPACINGS))
+def test_time_steps_fall_and_stay_inside(steps: int, more: int, spacing: Spacing) -> None:
+    total = steps + more
+    visited = time_steps(steps, total, spacing)
+    assert visited == sorted(set(visited), reverse=True)
+    assert 0 <= visited[-1] <= visited[0] < total
+    assert len(visited) >= steps if spacing == "trailing" else len(visited) == steps
+    if spacing != "leading":
+        assert visited[0] == total - 1
+
+
+def test_impossible_numbers_of_steps() -> None:
+    for steps in (0, -1, 1001):
+        with pytest.raises(GenerationError, match="expected 1…1000"):
+            time_steps(steps, 1000, "trailing")
+
+
+@given(st.integers(1, 98), st.sampled_from(PREDICTIONS), st.sampled_from(SCHEDULES), st.integers(0, 2**31))
+def test_a_perfect_prediction_gives_value_and_noise_back(t: int, prediction: str, schedule: str, seed: int) -> None:
+    diffusion = Diffusion(signal_levels(schedule, 100, True), prediction, clip=False)
+    generator = torch.Generator().manual_seed(seed)
+    x0, noise = torch.randn(2, 2, 1, 3, 3, generator=generator).double()
+    levels = torch.tensor([t, 98])
+    diffusion = Diffusion(diffusion.levels.double(), prediction, clip=False)
+    x = diffusion.noised(x0, noise, levels)
+    found = diffusion.estimate(diffusion.target(x0, noise, levels), x, levels)
+    assert_close(found, (x0, noise), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [1, 3, 7])
+def test_perfect_networks_restore_the_value(prediction: str, spacing: Spacing, steps: int) -> None:
+    diffusion = Diffusion(signal_levels("linear", 100, True), prediction, clip=True)
+    x0 = torch.rand(3, 2, 4, 4) * 2 - 1
+
+    def perfect(x: Tensor, t: Tensor) -> Tensor:
+        level = diffusion.levels[t].view(-1, 1, 1, 1)
+        signal, spread = level.sqrt(), (1 - level).sqrt()
+        return diffusion.target(x0, (x - signal * x0) / spread, t)
+
+    def draw() -> Tensor:
+        return torch.randn_like(x0)
+
+    if spacing != "linspace" or steps != 3:  # its last stride overshoots: 99, 49, 0 by strides of 33
+        assert_close(ddim(diffusion, perfect, draw(), steps, spacing), x0, atol=1e-4, rtol=0)
+    if spacing == "leading":
+        assert_close(ddpm(diffusion, perfect, draw(), steps, draw), x0, atol=1e-4, rtol=0)
+
+
+def test_ddpm_draws_the_variance_of_its_posterior() -> None:
+    """With x0 known, what is drawn at a lower level has the moments of q(x_to | x0)."""
+    diffusion = Diffusion(signal_levels("squaredcos_cap_v2", 100, False), "sample", clip=False)
+    x0 = torch.full((20_000, 1, 1, 1), 0.7)
+    t = torch.full((len(x0),), 80)
+    x = diffusion.noised(x0, torch.randn_like(x0), t)
+    lower = diffusion.ddpm_step(x0, x, t, t - 30, torch.randn_like(x0))
+    level = diffusion.levels[50]
+    assert_close(lower.mean(), 0.7 * level.sqrt(), atol=0.02, rtol=0)
+    assert_close(lower.var(), 1 - level, atol=0.02, rtol=0)
+
+
+def test_noise_of_a_sample_does_not_depend_on_its_batch() -> None:
+    device = torch.device("cpu")
+    shape = (2, 4, 4)
+    together = Sampling(seed=(5, 6, 7)).noise_source(3, shape, device)
+    alone = Sampling(seed=6).noise_source(1, shape, device)
+    for _ in range(2):
+        batch, single = together(), alone()
+        assert torch.equal(batch[1:2], single)
+        assert not torch.equal(batch[0], batch[1])
+    same = Sampling(seed=6).noise_source(2, shape, device)()
+    assert torch.equal(same[0], same[1])
+    with pytest.raises(GenerationError, match="2 seeds given for 3 samples"):
+        Sampling(seed=(1, 2)).noise_source(3, shape, device)
