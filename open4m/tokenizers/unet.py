@@ -102,7 +102,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Stage(nn.Sequential):
+class Stage(nn.ModuleList):
     """Layers in a row, of which the timed ones are told the noise level."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -129,19 +129,18 @@ class UNet(nn.Module):
             return [TimedBlock(channels_in, widths[level], time_width), *attention]
 
         self.time_embed = nn.Sequential(nn.Linear(size.width, time_width), nn.SiLU(), nn.Linear(time_width, time_width))
-        self.input_blocks = nn.ModuleList([Stage(_conv(channels * PATCH**2 + condition, size.width))])
+        self.input_blocks = nn.ModuleList([Stage([_conv(channels * PATCH**2 + condition, size.width)])])
         skips = [size.width]
         for level, width in enumerate(widths):
             for _ in range(size.blocks):
-                self.input_blocks.append(Stage(*stage(skips[-1], level)))
+                self.input_blocks.append(Stage(stage(skips[-1], level)))
                 skips.append(width)
             if level < len(widths) - 1:
-                self.input_blocks.append(Stage(Downsample(width)))
+                self.input_blocks.append(Stage([Downsample(width)]))
                 skips.append(width)
         deepest = widths[-1]
-        self.middle_block = Stage(
-            TimedBlock(deepest, deepest, time_width), AttentionBlock(deepest), TimedBlock(deepest, deepest, time_width)
-        )
+        middle = [TimedBlock(deepest, deepest, time_width) for _ in range(2)]
+        self.middle_block = Stage([middle[0], AttentionBlock(deepest), middle[1]])
         self.output_blocks = nn.ModuleList()
         below = deepest
         for level in reversed(range(len(widths))):
@@ -149,7 +148,7 @@ class UNet(nn.Module):
                 layers = stage(below + skips.pop(), level)
                 if level > 0 and block == size.blocks:
                     layers.append(Upsample(widths[level]))
-                self.output_blocks.append(Stage(*layers))
+                self.output_blocks.append(Stage(layers))
                 below = widths[level]
         self.out = nn.Sequential(_norm(below), nn.SiLU(), _zeroed(_conv(below, channels * PATCH**2)))
 

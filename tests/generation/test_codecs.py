@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from test_pipeline import person, values
-from tiny_bundle import CODES, bundle
+from tiny_bundle import CODES, PATCH, SIZE, VIT, bundle, picture
 
 from open4m.generation.codecs import Codecs
+from open4m.generation.pipeline import AnyToAny
 from open4m.modalities.human_poses import Person, nearest_rotation
 from open4m.modalities.sam_instance import Instance
+from open4m.tokenizers.config import DiffusionConfig
+from open4m.tokenizers.divae import DiVAE
 from open4m.tokenizers.instance_codecs import (
     decode_instances,
     decode_people,
@@ -95,3 +98,20 @@ def test_words_come_back(name: str) -> None:
         (before,), (after,) = encode_people(value, bundle().tokenizer(name)), again  # type: ignore[arg-type, misc]
         assert after.pose_tokens == before.pose_tokens
         np.testing.assert_allclose(after.box, before.box, atol=1e-3)
+
+
+def test_diffusion_decoders_draw_from_the_seed_of_their_sample() -> None:
+    torch.manual_seed(0)
+    sizes = {"image_size": SIZE, "patch_size": PATCH, "n_channels": 1, "latent_dim": 8, "codebook_size": CODES}
+    decoder = DiVAE(DiffusionConfig(**sizes, enc_type=VIT, dec_type="UNet/B_1-Wi_32-L_2", scheduler="ddim")).eval()
+    for parameter in decoder.decoder.out.parameters():  # zero at the start
+        torch.nn.init.normal_(parameter, std=0.1)
+    made = bundle()
+    model = AnyToAny(replace(made, tokenizers={**made.tokenizers, "depth": decoder}))
+    batch = model.generate({"rgb": [picture(0), picture(1)]}, ["depth"], seed=5)["depth"]
+    alone = model.generate({"rgb": picture(1)}, ["depth"], seed=6)["depth"]
+    assert torch.equal(batch[1].tokens, alone.tokens)
+    np.testing.assert_allclose(batch[1].value, alone.value, atol=1e-4)
+    decode = Codecs(model.bundle).value
+    np.testing.assert_allclose(decode(alone.spec, alone.tokens, alone._probabilities, seed=6), alone.value, atol=1e-4)
+    assert np.abs(decode(alone.spec, alone.tokens, alone._probabilities, seed=7) - alone.value).max() > 1e-2

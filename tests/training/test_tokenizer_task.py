@@ -24,7 +24,7 @@ from open4m.training.distributed import World
 from open4m.training.recipe import TokenizerRecipe
 from open4m.training.run import train_tokenizer
 from open4m.training.tokenize import tokenize_dataset
-from open4m.training.tokenizer_task import TokenizerTask
+from open4m.training.tokenizer_task import TokenizerData, TokenizerTask, through_tokens
 from open4m.training.trainer import TrainSettings
 from recipes.tokenizer_report import TokenizerReport, main
 from recipes.tokenizers import TOKENIZER_OF
@@ -161,7 +161,11 @@ def test_tokenizers_are_shown_side_by_side(data: Path, tokenizers: Path, tmp_pat
     train_tokenizer(diffusion(), data, tmp_path, steps=2, show_progress=False)
     main(TokenizerReport(data, tmp_path, count=3, shown=2, out=tmp_path / "report"))
     scores = json.loads((tmp_path / "report" / "scores.json").read_text())
-    assert scores["depth"]["l1"] < scores["depth-diffusion"]["l1"]
+    values = TokenizerData(data, "val", "depth", SIZE).spread(3)
+    decoded, _ = through_tokens(get_modality("depth"), values, load_tokenizer(tokenizers / "depth"))
+    assert scores["depth"].pop("seconds") > 0
+    assert scores["depth"] == pytest.approx(get_modality("depth").score(decoded, values))
+    assert scores["depth-diffusion"]["l1"] != scores["depth"]["l1"]
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("data:image/png") == 6 and "UNet/B_1-Wi_32-L_2" in page
     with pytest.raises(DataError, match="different modalities"):
