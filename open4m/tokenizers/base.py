@@ -20,7 +20,17 @@ from open4m.tokenizers.quantizers import CodebookUsage, CosineQuantizer, MemoryC
 from open4m.tokenizers.vit import Attention, ViTEncoder
 from open4m.weights import check_weights
 
-_MAKES_IDS = ("n_channels", "enc_type", "patch_proj", "post_mlp", "patch_size", "quant_type", "input_scale", "undo_std")
+_MAKES_IDS = (
+    "n_channels",
+    "n_labels",
+    "enc_type",
+    "patch_proj",
+    "post_mlp",
+    "patch_size",
+    "quant_type",
+    "input_scale",
+    "undo_std",
+)
 """Settings that two tokenizers with the same encoder and codebook share."""
 
 
