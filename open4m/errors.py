@@ -40,6 +40,10 @@ class CheckpointError(Open4MError):
     """A checkpoint that does not fit the model: missing, unexpected or mis-shaped parts are named."""
 
 
+class CheckpointWarning(UserWarning):
+    """Something in a checkpoint that is not used, although the weights fit."""
+
+
 class DataError(Open4MError):
     """A data set that is missing, misaligned or damaged."""
 

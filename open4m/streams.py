@@ -7,9 +7,14 @@ Names follow the published grammar ``[tok_]<base>[@<resolution>]`` (4M-21, apple
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
+
+_NAME = re.compile(r"[A-Za-z_][\w-]*(@\w+)?", re.ASCII)
+_MOST_IDS, _MOST_TOKENS = 2**20, 2**14
+"""Above every known stream, and low enough for tables of that many rows."""
 
 
 class StreamKind(StrEnum):
@@ -65,6 +70,7 @@ class StreamSpec:
     is_target: bool = True
 
     def __post_init__(self) -> None:
+        self._check_types()
         object.__setattr__(self, "kind", StreamKind(self.kind))
         object.__setattr__(self, "position", Position(self.position))
         if self.grid is not None:
@@ -78,6 +84,25 @@ class StreamSpec:
             raise ValueError(f"stream {self.name}: vocab_size {self.vocab_size} does not fit kind {self.kind}")
         if self.is_target and not has_vocabulary:
             raise ValueError(f"stream {self.name}: only tokens and sequences can be targets")
+
+    def _check_types(self) -> None:
+        """A description may come from any file."""
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise ValueError(f"stream {self.name!s:.60}: a name has letters, digits, '_' and '-', then perhaps @size")
+        if not isinstance(self.modality, str) or not isinstance(self.table, str) or "." in self.table:
+            raise ValueError(f"stream {self.name}: modality and table must be names")
+        limit = 0 if self.max_target_position is None else self.max_target_position
+        numbers = {"max_target_position": limit} | {
+            key: getattr(self, key) for key in ("max_tokens", "vocab_size", "patch_size", "channels")
+        }
+        for key, number in numbers.items():
+            most = _MOST_TOKENS if key == "max_tokens" else _MOST_IDS
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+                raise ValueError(f"stream {self.name}: {key} must be in 0…{most}, not {number!s:.40}")
+        if not isinstance(self.is_input, bool) or not isinstance(self.is_target, bool):
+            raise ValueError(f"stream {self.name}: is_input and is_target must be true or false")
+        if self.grid is not None and (len(self.grid) != 2 or not all(isinstance(n, int) and n > 0 for n in self.grid)):
+            raise ValueError(f"stream {self.name}: grid must be (rows, columns), not {self.grid!s:.40}")
 
     @property
     def published_id(self) -> int:

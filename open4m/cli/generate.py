@@ -65,6 +65,7 @@ def generate(
     """
     import open4m
     from open4m.app.generated import write_generated
+    from open4m.generation import preview
 
     inputs = {name: value for name, value in asdict(given).items() if value is not None}
     jobs = _jobs(files, inputs, out)
@@ -75,12 +76,12 @@ def generate(
         raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
     for name in to:
         get_modality(name)
-    loaded = open4m.load(model)
-    wanted = list(to) or [t for t in loaded.targets if t not in names]
-    planned = loaded.plan(wanted, names)  # also refuses what cannot be done, before any work
+    planned = preview(model, to, names)  # also refuses what cannot be done, before anything is loaded or fetched
     if plan:
         print(json_module.dumps(planned.to_dict(), indent=2) if json else planned)
         return
+    loaded = open4m.load(model)
+    wanted = list(to or planned.requested)
     seen = [loaded.view(job.inputs) for job in jobs]  # a bad file is found before the first one is worked on
     console, summary = Console(stderr=True), []
     with Progress(console=console, disable=json or not console.is_terminal) as progress:

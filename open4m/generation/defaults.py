@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation.plan import Plan, TargetPlan
-from open4m.hub.bundle import Bundle
+from open4m.hub import Blueprint, Bundle
 from open4m.model import ModelConfig
 from open4m.streams import StreamKind, StreamSpec
 
@@ -59,7 +59,7 @@ NOT_AVERAGED = ("semseg", "canny_edge", "sam_edge")
 """Codes of these must not be averaged: between two classes lies no class, and the mean of two edges is no edge."""
 
 
-def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> Plan:
+def make_plan(bundle: Bundle | Blueprint, targets: Sequence[str], inputs: Sequence[str]) -> Plan:
     """The default plan for generating ``targets`` from ``inputs``.
 
     Args:
@@ -70,7 +70,7 @@ def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> 
         UnknownNameError: a target the model does not know.
         GenerationError: nothing asked for, or something that the model cannot predict or that is given already.
     """
-    config = bundle.model.config
+    config = bundle.config
     if not targets:
         raise GenerationError(f"Nothing is asked for. This model can generate {', '.join(modalities(config.targets))}.")
     given = [spec for spec in config.streams if spec.name in inputs]
@@ -97,7 +97,9 @@ def make_plan(bundle: Bundle, targets: Sequence[str], inputs: Sequence[str]) -> 
     return Plan(info.name, tuple(s.name for s in given), tuple(plans), chained, requested, licences)
 
 
-def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions: tuple[str, ...]) -> TargetPlan:
+def target_plan(
+    bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool, conditions: tuple[str, ...]
+) -> TargetPlan:
     """Default settings of one target."""
     if spec.kind is StreamKind.SEQUENCE:
         tokens, temperature = SEQUENCES.get(spec.modality, (spec.max_tokens, 0.3))
@@ -123,7 +125,7 @@ def target_plan(bundle: Bundle, spec: StreamSpec, has_picture: bool, conditions:
     )
 
 
-def grid_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> GridDefaults:
+def grid_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool) -> GridDefaults:
     """Settings of a grid or set target: the published ones, with the changes that the bundle asks for.
 
     A bundle names them by situation (``set``, ``super_resolution``, ``picture``, ``anything``) and, after a slash,
@@ -145,7 +147,7 @@ def grid_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> GridDe
     return replace(published, **changes)
 
 
-def _published_defaults(bundle: Bundle, spec: StreamSpec, has_picture: bool) -> tuple[str, GridDefaults]:
+def _published_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool) -> tuple[str, GridDefaults]:
     if spec.grid is None:
         return "set", UNORDERED_SET
     if _size(spec) not in (None, bundle.info.image_size):

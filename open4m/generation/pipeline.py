@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,52 @@ from open4m.generation.engine import Progress, pooled_features, run
 from open4m.generation.inputs import InputReader
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Result
-from open4m.hub.bundle import Bundle, load_bundle
+from open4m.hub import Bundle, describe, load_bundle
+from open4m.hub.needs import needs_of
 from open4m.streams import StreamKind
 
 
-def load(name: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> AnyToAny:
-    """Load a model by the name of a bundled one, the folder of a bundle, or the hub id of a published one.
+def load(
+    name: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    text_tokenizer: str | Path | None = None,
+) -> AnyToAny:
+    """Load a model by the name of a bundled one, a folder, a ``.safetensors`` file, or the hub id of a published one.
+
+    Args:
+        name, device, dtype, text_tokenizer: see :func:`open4m.hub.bundle.load_bundle`.
 
     Raises:
         UnknownNameError: no such model; similar names are suggested.
         CheckpointError: it is incomplete or damaged.
     """
-    return AnyToAny(load_bundle(name, dtype, device))
+    return AnyToAny(load_bundle(name, dtype, device, text_tokenizer))
+
+
+def preview(
+    name: str | Path, targets: Sequence[str] = (), given: Sequence[str] = (), dtype: torch.dtype = torch.float32
+) -> Plan:
+    """The plan of a model from its configuration alone, with the memory and the downloads that it would need.
+
+    No weights are read, and nothing is fetched for models of the catalogue.
+
+    Args:
+        name: as for :func:`load`.
+        targets: modalities to generate; none = all that are not given.
+        given: modalities or streams that would be given.
+        dtype: of the weights.
+
+    Raises:
+        UnknownNameError, GenerationError, CheckpointError: as :func:`load` and :meth:`AnyToAny.plan`.
+    """
+    known = describe(name)
+    wanted = _as_names(targets) or [t for t in modalities(known.config.targets) if t not in given]
+    inputs = [input_stream(known.config, name).name for name in _as_names(given)]
+    plan = make_plan(known, wanted, inputs)
+    needs = needs_of(known, [*inputs, *(target.stream for target in plan.targets)], dtype)
+    return replace(plan, needs=needs.lines())
 
 
 class AnyToAny:

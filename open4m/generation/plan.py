@@ -142,6 +142,7 @@ class Plan:
         chained: each target also sees those before it; else all see the inputs only and are independent.
         requested: modalities that were asked for (the others are generated on the way).
         licences: of the weights in use.
+        needs: what must be in memory and what would be fetched, for people (:func:`open4m.generation.preview`).
     """
 
     model: str
@@ -150,9 +151,10 @@ class Plan:
     chained: bool
     requested: tuple[str, ...]
     licences: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "targets", "requested", "licences"):
+        for name in ("inputs", "targets", "requested", "licences", "needs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         names = [t.modality for t in self.targets]
         repeated = sorted({n for n in names if names.count(n) > 1})
@@ -211,7 +213,7 @@ class Plan:
                 *(_guidance_text(t), t.decode),
             )
         order = "chained: each target sees those above it" if self.chained else "independent: all see the inputs only"
-        table.caption = "\n".join([order, str(self.cost), *self.licences])
+        table.caption = "\n".join([order, str(self.cost), *self.needs, *self.licences])
         return table
 
     def __str__(self) -> str:

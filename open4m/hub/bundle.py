@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -16,53 +18,29 @@ from torch import Tensor
 
 from open4m.errors import CheckpointError, UnknownNameError
 from open4m.files import atomic_path, write_bytes, write_json
-from open4m.hub.catalogue import NON_COMMERCIAL, SAMPLE_CODE_LICENCE, published_tokenizer, resolve
-from open4m.hub.published import from_published, is_published, model_config, resolution
-from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
+from open4m.hub.blueprint import (
+    FORMAT_VERSION,
+    PREPROCESSING,
+    PUBLISHED_BUNDLE,
+    TEXT,
+    Blueprint,
+    BundleInfo,
+    read_blueprint,
+)
+from open4m.hub.catalogue import CATALOGUE, LICENCE_MEANING, NON_COMMERCIAL
+from open4m.hub.places import resolve
+from open4m.hub.published import from_published, published_config, to_published
+from open4m.hub.text import PublishedText
 from open4m.model import FourM, ModelConfig
 from open4m.streams import StreamKind
 from open4m.tokenizers.base import Tokenizer
 from open4m.tokenizers.io import load_tokenizer, save_tokenizer
 from open4m.tokenizers.text import TextTokenizer
-from open4m.weights import CONFIG, WEIGHTS, read_config, read_weights, require_finite
+from open4m.weights import CONFIG, WEIGHTS, header_strings, read_layout, read_weights, require_finite
 
-FORMAT_VERSION = 1
-TEXT, CARD = "text_tokenizer.json", "README.md"
-PUBLISHED_TEXT = "text_tokenizer_4m_wordpiece_30k.json"
-PREPROCESSING: dict[str, Any] = {
-    "crop": "centre square",
-    "resize": "bicubic",
-    "rgb_mean": [round(float(v), 6) for v in IMAGENET_MEAN.flatten()],
-    "rgb_std": [round(float(v), 6) for v in IMAGENET_STD.flatten()],
-}
-"""How pictures become pixels: the only way there is; stored, and compared when a bundle is read."""
-
-
-@dataclass(frozen=True)
-class BundleInfo:
-    """What ``config.json`` says beside the model's shape.
-
-    Attributes:
-        name: what users call the system, such as ``scenes-tiny``.
-        description: one line.
-        image_size, patch_size: of its pixel stream, in pixels.
-        stream_tokenizers: stream name → name of the tokenizer that turns its ids into values
-            (``human_poses`` and ``sam_instance``: of the ids inside their text).
-        licence, licence_url: of the weights.
-        provenance: where the weights come from (data, steps, versions, scores), JSON-able.
-        generation: settings that suit these weights better than the published ones, which were found for models
-            a hundred times larger (:func:`open4m.generation.defaults.grid_defaults`); JSON-able.
-    """
-
-    name: str
-    description: str
-    image_size: int
-    patch_size: int
-    stream_tokenizers: dict[str, str]
-    licence: str
-    licence_url: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, dict[str, Any]] = field(default_factory=dict)
+_LOG = logging.getLogger(__name__)
+CARD = "README.md"
+Layout = Literal["open4m", "published"]
 
 
 class TokenizerFolders(Mapping[str, Tokenizer]):
@@ -83,6 +61,10 @@ class TokenizerFolders(Mapping[str, Tokenizer]):
         if name not in self._loaded:
             self._loaded[name] = load_tokenizer(self._locate(name), self._device, self._dtype)
         return self._loaded[name]
+
+    def release(self) -> None:
+        """Forget what was read; it is read again when it is needed."""
+        self._loaded.clear()
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -111,13 +93,23 @@ class Bundle:
     text: TextTokenizer | None = None
 
     def __post_init__(self) -> None:
-        config = self.model.config
+        config = self.config
         for stream, name in self.info.stream_tokenizers.items():
             config.index(stream)
             if name not in self.tokenizers:
                 raise CheckpointError(f"{self.info.name}: {stream} needs the tokenizer {name!r}, which is missing.")
         if self.text is not None:
             check_vocabulary(config, self.text, self.info.name)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the transformer."""
+        return self.model.config
+
+    def release(self) -> None:
+        """Free the memory of tokenizers that were read from disk; each is read again when it is needed."""
+        if isinstance(self.tokenizers, TokenizerFolders):
+            self.tokenizers.release()
 
     def tokenizer(self, stream: str) -> Tokenizer:
         """The tokenizer of a stream; raises :class:`UnknownNameError` if the bundle has none for it."""
@@ -137,27 +129,70 @@ def check_vocabulary(config: ModelConfig, text: TextTokenizer, source: str) -> N
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
-def save_bundle(bundle: Bundle, folder: str | Path, dtype: torch.dtype = torch.bfloat16, card_notes: str = "") -> None:
+def save_bundle(
+    bundle: Bundle,
+    folder: str | Path,
+    dtype: torch.dtype = torch.bfloat16,
+    card_notes: str = "",
+    layout: Layout = "open4m",
+) -> None:
     """Write a bundle, weights stored as ``dtype``; ``card_notes`` (Markdown) close its card.
+
+    With ``layout`` ``published``, weights have the published names, and ``config.json`` and the header of the weights
+    hold the published configuration (spec: model §11.3). What that has no words for (vocabularies and tables of our
+    own, generation settings, provenance) is in ``bundle.json``, so that :func:`load_bundle` gives the same again.
+    Published tokenizers are not copied; they are found by their names.
 
     Raises:
         CheckpointError: the model is not trained, or has weights that are not finite.
     """
-    folder = Path(folder)
+    folder, info, config = Path(folder), bundle.info, bundle.config
     if not bundle.model.trained:
-        raise CheckpointError(f"{bundle.info.name}: the model is not trained (fully or in part); it cannot be saved.")
-    weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in bundle.model.state_dict().items()}
-    require_finite(weights, bundle.info.name)
+        raise CheckpointError(f"{info.name}: the model is not trained (fully or in part); it cannot be saved.")
+    weights: dict[str, Tensor] = bundle.model.state_dict()
+    require_finite(weights, info.name)
+    own = {"format_version": FORMAT_VERSION, **asdict(info), "preprocessing": PREPROCESSING, "model": config.to_dict()}
+    public = published_config(config, info.image_size, info.patch_size)
     (folder / CONFIG).unlink(missing_ok=True)
+    (folder / PUBLISHED_BUNDLE).unlink(missing_ok=True)
+    if layout == "published":
+        weights = to_published(weights, config)
+        write_json(folder / PUBLISHED_BUNDLE, own)
     with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        save_file(_storable(weights, dtype), temporary, header_strings(public) if layout == "published" else None)
     for name, tokenizer in bundle.tokenizers.items():
-        save_tokenizer(tokenizer, folder / "tokenizers" / name, dtype)
+        if name not in CATALOGUE:
+            save_tokenizer(tokenizer, folder / "tokenizers" / name, dtype)
     if bundle.text is not None:
         bundle.text.save(folder / TEXT)
     write_bytes(folder / CARD, _model_card(bundle, card_notes).encode())
-    config = {"format_version": FORMAT_VERSION, **asdict(bundle.info), "preprocessing": PREPROCESSING}
-    write_json(folder / CONFIG, config | {"model": bundle.model.config.to_dict()})
+    write_json(folder / CONFIG, public if layout == "published" else own)
+
+
+def _storable(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """On the CPU, as ``dtype``; what is used under several names is written once for each."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for key, value in weights.items():
+        stored = value.detach().to("cpu", dtype).contiguous()
+        found[key] = stored.clone() if stored.data_ptr() in places else stored
+        places.add(stored.data_ptr())
+    return found
+
+
+def export_bundle(name: str | Path, folder: str | Path, layout: Layout = "published") -> None:
+    """Write any model in the published or in our layout, every weight bit by bit as it is stored.
+
+    Raises:
+        UnknownNameError, CheckpointError: as :func:`load_bundle`.
+    """
+    plan = read_blueprint(resolve(name), name)
+    assert plan.weights is not None  # what has been resolved is here
+    stored = [value.dtype for value in read_layout(plan.weights).values() if value.is_floating_point()]
+    save_bundle(load_bundle(name), folder, max(stored, key=lambda dtype: dtype.itemsize), layout=layout)
+    card = plan.weights.parent / CARD
+    if card.is_file():
+        write_bytes(Path(folder) / CARD, card.read_bytes())
 
 
 def _model_card(bundle: Bundle, notes: str) -> str:
@@ -184,85 +219,63 @@ model = open4m.load("{info.name}")
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
-def load_bundle(name: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Bundle:
-    """Read a bundle, or a published 4M model, by anything that :func:`~open4m.hub.catalogue.resolve` understands.
+def load_bundle(
+    name: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    text_tokenizer: str | Path | None = None,
+) -> Bundle:
+    """Read a bundle, or a published 4M model, by anything that :func:`~open4m.hub.places.locate` understands.
 
-    Loading is strict: no part of the model is ever left at random values.
+    Loading is strict: no part of the model is ever left at random values. Tokenizers are read, and those of published
+    models fetched, when they are first needed. The licence is logged, once for each model.
+
+    Args:
+        name: of a bundle of the package, a folder, a ``.safetensors`` file, or a hub id.
+        dtype, device: of the weights.
+        text_tokenizer: file of the published text tokenizer; by default it is looked for in the folder, and for
+            published models fetched when words are needed (:func:`open4m.hub.text.published_text`).
 
     Raises:
         UnknownNameError: no such model.
         CheckpointError: something is missing, damaged, of another version or does not fit; the message names it.
     """
-    folder = resolve(name)
-    values = read_config(folder)
-    if is_published(values):
-        return _load_published(folder, values, dtype, device)
-    info, config = _parse_config(folder, values)
-    model = _build(config, read_weights(folder / WEIGHTS), device, dtype, folder)
-    names = info.stream_tokenizers.values()
-    tokenizers = TokenizerFolders(names, lambda name: folder / "tokenizers" / name, device, dtype)
-    return Bundle(info, model, tokenizers, _read_text(folder))
+    plan = read_blueprint(resolve(name), name)
+    assert plan.weights is not None  # what has been resolved is here
+    weights = read_weights(plan.weights, device, dtype)
+    if plan.published:
+        weights = from_published(weights, plan.config)
+    model = _build(plan.config, weights, device, dtype, str(plan.weights))
 
+    def locate_tokenizer(name: str) -> Path:
+        where = plan.tokenizer(name)
+        return where if isinstance(where, Path) else resolve(where.name)
 
-def _load_published(folder: Path, values: dict[str, Any], dtype: torch.dtype, device: torch.device | str) -> Bundle:
-    """A folder as on the hub: transformer only.
-
-    Its tokenizers are looked for beside it (same folder names as on the hub) and fetched when they are needed.
-    """
-    config = model_config(values, str(folder / CONFIG))
-    model = _build(config, from_published(read_weights(folder / WEIGHTS), config), device, dtype, folder)
-    image_size, patch_size = resolution(values)
-    found = {spec.name: published_tokenizer(spec.name) for spec in config.streams}
-    names = {stream: name for stream, name in found.items() if name is not None}
-    info = BundleInfo(
-        name=folder.name,
-        description="Published 4M checkpoint",
-        image_size=image_size,
-        patch_size=patch_size,
-        stream_tokenizers=names,
-        licence=NON_COMMERCIAL,
-        licence_url=SAMPLE_CODE_LICENCE,
-        provenance={"folder": str(folder)},
-    )
-
-    def locate(tokenizer: str) -> Path:
-        beside = folder.parent / tokenizer.rpartition("/")[2]
-        return beside if beside.is_dir() else resolve(tokenizer)
-
-    return Bundle(info, model, TokenizerFolders(names.values(), locate, device, dtype), _read_text(folder))
+    names = plan.info.stream_tokenizers.values()
+    tokenizers = TokenizerFolders(names, locate_tokenizer, device, dtype)
+    bundle = Bundle(plan.info, model, tokenizers, _read_text(plan, text_tokenizer))
+    _log_licence(plan.info.name, plan.info.licence, plan.info.licence_url)
+    return bundle
 
 
 def _build(
-    config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype, folder: Path
+    config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype, source: str
 ) -> FourM:
     with torch.device("meta"):
         model = FourM(config)
-    model.load_weights(weights, device, dtype, str(folder / WEIGHTS))
+    model.load_weights(weights, device, dtype, source, assign=True)
     return model.eval()
 
 
-def _parse_config(folder: Path, values: dict[str, Any]) -> tuple[BundleInfo, ModelConfig]:
-    source = str(folder / CONFIG)
-    if values.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{source}: format_version is {values.get('format_version')!r}; this version of open4m reads "
-            f"{FORMAT_VERSION}. Is it the folder of a bundle, and open4m up to date?"
-        )
-    known = {f.name for f in fields(BundleInfo)}
-    values = {"generation": {}, **values}
-    expected = known | {"format_version", "preprocessing", "model"}
-    if set(values) != expected:
-        wrong = [f"missing {key}" for key in expected - set(values)]
-        wrong += [f"unknown {key}" for key in set(values) - expected]
-        raise CheckpointError(f"{source}: {', '.join(sorted(wrong))}.")
-    if values["preprocessing"] != PREPROCESSING:
-        raise CheckpointError(f"{source}: preprocessing is {values['preprocessing']}, only {PREPROCESSING} is known.")
-    info = BundleInfo(**{key: values[key] for key in known})
-    return info, ModelConfig.from_dict(values["model"], f"{source}: model")
+@cache  # once for each model in a process
+def _log_licence(name: str, licence: str, url: str) -> None:
+    level = logging.WARNING if licence == NON_COMMERCIAL else logging.INFO
+    _LOG.log(level, "%s: %s weights. %s %s", name, licence, LICENCE_MEANING.get(licence, ""), url)
 
 
-def _read_text(folder: Path) -> TextTokenizer | None:
-    for name in (TEXT, PUBLISHED_TEXT):
-        if (folder / name).is_file():
-            return TextTokenizer.load(folder / name)
-    return None
+def _read_text(plan: Blueprint, given: str | Path | None) -> TextTokenizer | None:
+    """The text tokenizer in the folder; without one, the published one for models that have its vocabulary."""
+    path = plan.text()
+    if given or plan.needs_published_text():
+        return PublishedText(given)
+    return None if path is None else TextTokenizer.load(path)

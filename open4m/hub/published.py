@@ -3,13 +3,14 @@
 Nothing else in open4m knows these names. Differences to our own keys:
 
 - a modality embedding (1, 1, D) is stored for the encoder, the decoder or both; ours has one (D,);
-- vocabulary tables and heads live inside the embeddings of their stream;
+- vocabulary tables and heads live inside the embeddings of their stream, one each; our models may share them;
 - constant position tables and the zero biases of bias-free norms are stored; ours are not.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from open4m.errors import CheckpointError, UnknownNameError
+from open4m.errors import CheckpointError, CheckpointWarning, UnknownNameError
 from open4m.modalities.registry import all_modalities
 from open4m.model.config import ModelConfig
 from open4m.model.embeddings import StreamEmbedding
@@ -64,22 +65,30 @@ _IGNORED = {
 """Read elsewhere, or of no effect on the function of a trained model."""
 
 
+_LARGEST_IMAGE, _MOST_STREAMS = 2**13, 256
+"""Far above every known model; a configuration may come from any file."""
+
+
 # -- configuration ------------------------------------------------------------------------------------------------
 def model_config(values: Mapping[str, Any], source: str) -> ModelConfig:
     """Published configuration → ours (heads untied, as the published files store them).
 
+    Keys that the published constructor does not have are reported by a warning, not refused: it would not have accepted
+    them either, so they had no part in training; and whatever has weights is found by the strict comparison of keys.
+
     Raises:
-        CheckpointError: unknown keys, unknown streams, or an option that no released model uses.
+        CheckpointError: unknown streams, impossible values, or an option that no released model uses.
     """
     unknown = sorted(set(values) - set(_FIELDS) - set(_UNSUPPORTED) - _IGNORED)
     if unknown:
-        raise CheckpointError(f"{source}: unknown keys {', '.join(unknown)} in a published model configuration.")
+        names = ", ".join(f"{key:.60}" for key in unknown)
+        warnings.warn(f"{source}: unknown keys are ignored: {names}.", CheckpointWarning, stacklevel=2)
     for key, accepted in _UNSUPPORTED.items():
         if values.get(key, accepted) != accepted:
             raise CheckpointError(f"{source}: {key} = {values[key]!r} is not supported, only {accepted!r}.")
     if not is_published(values):
         raise CheckpointError(f"{source}: domains_in and domains_out must name the streams of the model.")
-    image_size, patch_size = resolution(values)
+    image_size, patch_size = resolution(values, source)
     shape: dict[str, Any] = {key: values.get(key, default) for key, default in _FIELDS.items()}
     try:
         streams = published_streams(values["domains_in"], values["domains_out"], image_size, patch_size, source)
@@ -91,12 +100,17 @@ def model_config(values: Mapping[str, Any], source: str) -> ModelConfig:
 
 def is_published(values: Mapping[str, Any]) -> bool:
     """Whether a ``config.json`` describes a transformer in the published way."""
-    return "domains_in" in values and "domains_out" in values
+    lists = [values.get("domains_in"), values.get("domains_out")]
+    return all(isinstance(names, list | tuple) and all(isinstance(n, str) for n in names) for names in lists)
 
 
-def resolution(values: Mapping[str, Any]) -> tuple[int, int]:
+def resolution(values: Mapping[str, Any], source: str) -> tuple[int, int]:
     """(image_size, patch_size) of a published configuration, in pixels."""
-    return int(values.get("image_size") or 224), int(values.get("patch_size") or 16)
+    image_size, patch_size = values.get("image_size") or 224, values.get("patch_size") or 16
+    for key, value in (("image_size", image_size), ("patch_size", patch_size)):
+        if not isinstance(value, int) or not 1 <= value <= _LARGEST_IMAGE:
+            raise CheckpointError(f"{source}: {key} must be in 1…{_LARGEST_IMAGE} pixels, not {value!s:.40}.")
+    return image_size, patch_size
 
 
 def published_streams(
@@ -107,6 +121,8 @@ def published_streams(
     A name such as ``tok_rgb@448`` brings its own resolution; ``image_size`` serves names without one.
     """
     names = list(dict.fromkeys([*domains_in, *domains_out]))
+    if len(names) > _MOST_STREAMS:
+        raise CheckpointError(f"{source}: {len(names)} streams; a model has at most {_MOST_STREAMS}.")
     sizes = {image_size} | {int(name.partition("@")[2]) for name in names if name.partition("@")[2].isdigit()}
     known = {
         spec.name: spec
@@ -152,7 +168,7 @@ def from_published(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[s
         elif target.endswith(".pos_emb"):
             value = value.flatten(0, 1)
         if target in ours and not torch.equal(ours[target], value):
-            raise CheckpointError(f"{key} differs from its copy on the other side; 4M shares it between the sides.")
+            raise CheckpointError(f"{key} differs from its copy in the file; the model has one {target} for both.")
         ours[target] = value
     return ours
 
@@ -167,21 +183,38 @@ def _native_key(key: str, value: Tensor, config: ModelConfig) -> str | None:
     if match is None or match[2] not in config.names:
         return key
     side, stream, rest = match.groups()
+    spec = config.stream(stream)
     if rest == "mod_emb":
         return f"modality_embeddings.{stream}"
     if rest == "token_emb.weight":
-        return f"{side}_tables.{stream}.weight"
+        return _table_key(side, spec, config)
     if rest == "to_logits.weight":
-        return f"heads.{stream}.weight"
-    if rest == "pos_emb" and config.stream(stream).position is not Position.LEARNED:
-        _check_table(key, value, _position_table(config.stream(stream), config.dim))
+        return _head_key(spec, config)
+    if rest == "pos_emb" and spec.position is not Position.LEARNED:
+        _check_table(key, value, spec, config.dim)
         return None
     return key
 
 
-def _check_table(key: str, found: Tensor, expected: Tensor) -> None:
-    if found.shape[1:] != expected.shape or not torch.allclose(found[0].float(), expected, atol=_TABLE_TOLERANCE):
-        raise CheckpointError(f"{key} {tuple(found.shape)} is not the sine-cosine table of {tuple(expected.shape)}.")
+def _table_key(side: str, spec: StreamSpec, config: ModelConfig) -> str:
+    """Our name of the table in which ``side`` looks the ids of a stream up."""
+    shared = config.tied_input and any(target.table == spec.table for target in config.targets)
+    return f"{'decoder' if shared else side}_tables.{spec.table}.weight"
+
+
+def _head_key(spec: StreamSpec, config: ModelConfig) -> str:
+    """Our name of the matrix that gives the logits of a stream."""
+    return f"decoder_tables.{spec.table}.weight" if config.tied_output else f"heads.{spec.name}.weight"
+
+
+def _check_table(key: str, found: Tensor, spec: StreamSpec, dim: int) -> None:
+    with torch.device("meta"):
+        expected = (1, *_position_table(spec, dim).shape)
+    # shapes first: what the configuration announces may be larger than memory, what the file holds is not
+    if found.shape != expected or not torch.allclose(
+        found[0].float(), _position_table(spec, dim), atol=_TABLE_TOLERANCE
+    ):
+        raise CheckpointError(f"{key} {tuple(found.shape)} is not the sine-cosine table of {expected}.")
 
 
 def _position_table(spec: StreamSpec, dim: int) -> Tensor:
@@ -218,11 +251,6 @@ def _stream_weights(
         if spec.position is not Position.LEARNED:
             yield f"{prefix}.pos_emb", _position_table(spec, config.dim)[None].to(modality.device)
         if spec.vocab_size:
-            own = f"{side}_tables.{spec.table}.weight"  # absent where the encoder reads the decoder's table
-            yield (
-                f"{prefix}.token_emb.weight",
-                weights[own if own in weights else f"decoder_tables.{spec.table}.weight"],
-            )
+            yield f"{prefix}.token_emb.weight", weights[_table_key(side, spec, config)]
         if side == "decoder":
-            head = f"decoder_tables.{spec.table}" if config.tied_output else f"heads.{spec.name}"
-            yield f"{prefix}.to_logits.weight", weights[f"{head}.weight"]
+            yield f"{prefix}.to_logits.weight", weights[_head_key(spec, config)]

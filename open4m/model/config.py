@@ -11,6 +11,9 @@ from open4m.streams import StreamSpec
 
 Activation = Literal["silu", "gelu"]
 
+_LARGEST = {"dim": 2**16, "encoder_depth": 1000, "decoder_depth": 1000, "num_heads": 2**12, "mlp_ratio": 64}
+"""Far above every known model, and low enough for a configuration to be tried without harm."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -49,6 +52,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "streams", tuple(self.streams))
+        self._check_numbers()
         if self.dim % self.num_heads or self.dim % 4:
             raise ValueError(f"dim {self.dim} must be a multiple of num_heads ({self.num_heads}) and of 4")
         if self.act not in ("silu", "gelu"):
@@ -57,6 +61,19 @@ class ModelConfig:
         if repeated:
             raise ValueError(f"streams are named twice: {', '.join(repeated)}")
         self._check_tables()
+
+    def _check_numbers(self) -> None:
+        """A configuration may come from any file: wrong types, and sizes that no memory holds, are named."""
+        for entry in fields(self):
+            value, most = getattr(self, entry.name), _LARGEST.get(entry.name)
+            if entry.type == "bool" and not isinstance(value, bool):
+                raise ValueError(f"{entry.name} must be true or false, not {value!s:.40}")
+            if most is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{entry.name} must be a number, not {value!s:.40}")
+            if most is not None and (not 0 <= value <= most or (entry.type == "int" and not isinstance(value, int))):
+                raise ValueError(f"{entry.name} must be {entry.type} and in 0…{most}, not {value!s:.40}")
+        if not self.dim or not self.num_heads:
+            raise ValueError("dim and num_heads must be positive")
 
     def _check_tables(self) -> None:
         """Streams that share a table must agree on what its rows are."""

@@ -255,15 +255,18 @@ class FourM(nn.Module):
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
         source: str = "weights",
+        *,
+        assign: bool = False,
     ) -> None:
-        """Copy all weights (keys of ``state_dict``) and mark the model as trained.
+        """Take over all weights (keys of ``state_dict``) and mark the model as trained.
 
         Works on a real or meta model. Raises :class:`CheckpointError` that lists missing, unexpected and mis-shaped
         keys of ``source``; nothing is ever left at its random initialisation. ``dtype`` None keeps the stored one.
+        With ``assign`` the given tensors become the parameters where device and dtype fit, else they are copied.
         """
         check_weights(weights, self.state_dict(), source)
-        copies = {k: v.detach().to(device, dtype or v.dtype, copy=True) for k, v in weights.items()}
-        self.load_state_dict(copies, strict=True, assign=True)
+        taken = {k: v.detach().to(device, dtype or v.dtype, copy=not assign) for k, v in weights.items()}
+        self.load_state_dict(taken, strict=True, assign=True)
         self._reset_buffers(device)
         self.trained = True
 
