@@ -96,9 +96,9 @@ class Blueprint:
     def tokenizer(self, name: str) -> Path | Repository:
         """Where a tokenizer is: in the folder ``tokenizers``, beside the folder of the model, or on the hub."""
         if self.weights is not None:
-            folder = self.weights.parent
-            places = (folder / "tokenizers" / name, folder.parent / name.rpartition("/")[2])
-            for place in places if self.published else places[:1]:
+            folder, base = self.weights.parent, name.rpartition("/")[2]
+            beside = (folder / base, folder.parent / base) if self.published else ()
+            for place in (folder / "tokenizers" / name, *beside):
                 if place.is_dir():
                     return place
         if name not in CATALOGUE:

@@ -47,7 +47,6 @@ _UNSUPPORTED: dict[str, Any] = {
     "decoder_causal_mask": False,
     "decoder_sep_mask": True,
     "num_register_tokens": 0,
-    "share_modality_embeddings": True,
 }
 """Options of the published constructor that no released model uses, with the only value accepted here."""
 
@@ -61,6 +60,7 @@ _IGNORED = {
     "drop_path_rate_decoder",
     "shared_drop_path",
     "use_act_checkpoint",
+    "share_modality_embeddings",  # where the sides' embeddings are not the same, from_published says so
 }
 """Read elsewhere, or of no effect on the function of a trained model."""
 

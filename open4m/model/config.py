@@ -11,7 +11,7 @@ from open4m.streams import StreamSpec
 
 Activation = Literal["silu", "gelu"]
 
-_LARGEST = {"dim": 2**16, "encoder_depth": 1000, "decoder_depth": 1000, "num_heads": 2**12, "mlp_ratio": 64}
+_LARGEST = {"dim": 2**16, "encoder_depth": 256, "decoder_depth": 256, "num_heads": 2**12, "mlp_ratio": 64}
 """Far above every known model, and low enough for a configuration to be tried without harm."""
 
 
@@ -72,8 +72,8 @@ class ModelConfig:
                 raise ValueError(f"{entry.name} must be a number, not {value!s:.40}")
             if most is not None and (not 0 <= value <= most or (entry.type == "int" and not isinstance(value, int))):
                 raise ValueError(f"{entry.name} must be {entry.type} and in 0…{most}, not {value!s:.40}")
-        if not self.dim or not self.num_heads:
-            raise ValueError("dim and num_heads must be positive")
+        if not (self.dim and self.num_heads and self.mlp_hidden):
+            raise ValueError("dim, num_heads and the hidden width of the MLP must be positive")
 
     def _check_tables(self) -> None:
         """Streams that share a table must agree on what its rows are."""

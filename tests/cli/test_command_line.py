@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -339,13 +340,48 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "*7-sr*", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["name"] == "EPFL-VILAB/4M-7-SR_L_CC12M" and entry["licence"] == "non-commercial"
+    assert main(["models", "list", "*poses*", "--kind", "tokenizer"]) == 0
+    assert "EPFL-VILAB/4M_tokenizers_human-poses_1k_8" in capsys.readouterr().out
 
 
 def test_model_cards_are_shown(model: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "show", model]) == 0
     assert "random weights" in capsys.readouterr().out
     (place / "bare").mkdir()
-    assert "has no card" in refused(capsys, "models", "show", "bare")
+    assert "neither config.json nor model.safetensors" in refused(capsys, "models", "show", "bare")
+    assert main(["models", "show", "4M-21_XL"]) == 0
+    text = capsys.readouterr().out
+    assert "4517.8 M" in text and "non-commercial" in text and "18.16 GB to download" in text
+    assert main(["models", "show", "4M-21_XL", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trunk"] == 2_822_971_392
+
+
+def test_models_are_exported(model: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "export", model, "--out", "published"]) == 0
+    capsys.readouterr()
+    assert json.loads((place / "published" / "config.json").read_text())["domains_out"]
+    assert main(["models", "show", "published", "--json"]) == main(["models", "show", model, "--json"]) == 0
+    assert "scenes" in refused(capsys, "models", "export", "scenes-tinny", "--out", "x")
+
+
+@pytest.mark.usefixtures("place")
+def test_plans_of_published_models_need_no_network(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a plan must not need the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", "empty")
+    monkeypatch.delenv("OPEN4M_TEXT_TOKENIZER", raising=False)
+    request = ("generate", "photo.jpg", "--to", "depth", "caption", "--model", "4M-21_XL", "--plan")
+    assert main([*request]) == 0
+    text = capsys.readouterr().out
+    for part in ("memory for weights: 19.22 GB", "EPFL-VILAB/4M_tokenizers_depth_8k_224-448 1.15 GB", "text tokenizer"):
+        assert part in text
+    assert "non-commercial" in text and "encoder passes" in text
+    assert main([*request, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["needs"][1].startswith("to download: about 19.31 GB")
 
 
 @pytest.mark.usefixtures("place")
@@ -366,7 +402,7 @@ def test_modalities_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> 
 
 
 COMMANDS = (
-    "", "demo", "generate", "evaluate", "models", "models list", "models show", "modality", "modality list",
+    "", "demo", "generate", "evaluate", "models", "models list", "models show", "models export", "modality", "modality list",
     "modality show", "scenes", "scenes render", "train", "train features", "train tokenizer", "train pretrain",
     "tokenize",
 )  # fmt: skip

@@ -38,6 +38,11 @@ def test_every_published_thing_has_a_recorded_layout() -> None:
     assert set(LAYOUTS) == set(CATALOGUE) - {f"{OWNER}4M-7-SR_L_CC12M"}
 
 
+def constructor_defaults(class_: str) -> dict:
+    defaults = json.loads(golden("published_layouts/tokenizer_constructor_defaults.json").read_text())
+    return defaults["VQ"] | defaults.get(class_, {})
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_figures_are_those_of_the_published_code(name: str) -> None:
     facts, layout = card(name), json.loads(golden(f"published_layouts/{LAYOUTS[name]}.json").read_text())
@@ -52,9 +57,8 @@ def test_figures_are_those_of_the_published_code(name: str) -> None:
         stored += count
     assert facts.bytes == stored and facts.estimated
     ours = published_configuration(name)
-    assert {key: layout["config"][key] for key in ours if key in layout["config"]} == ours | {
-        key: value for key, value in layout["config"].items() if key in ours
-    }
+    recorded = constructor_defaults(layout["class_"]) | layout["config"]
+    assert ours == {key: recorded[key] for key in ours}  # what the catalogue says is what the layout was built from
     if facts.kind == "model":
         assert ours == layout["config"]
         assert (facts.inputs, facts.targets) == tuple(
@@ -119,3 +123,23 @@ def test_blueprints_of_fetched_repositories(tmp_path: Path, monkeypatch: pytest.
     there = describe("4M-21_B@0123abc")
     assert there.weights == folder / WEIGHTS and there.info.name == "EPFL-VILAB/4M-21_B" and there.config.dim == 8
     assert describe("4M-21_B").weights is None and describe("4M-21_B").config.dim == 768
+
+
+def test_only_the_configuration_of_other_repositories_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    folder = write_published(tmp_path / "0123abc")
+    (folder / WEIGHTS).unlink()
+    asked: list[object] = []
+
+    def download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((repository, revision, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    facts = card("somebody/fine-tuned@v1")
+    assert asked == [("somebody/fine-tuned", "v1", ["config.json"])]
+    assert facts.name == "somebody/fine-tuned" and facts.estimated and facts.location is None

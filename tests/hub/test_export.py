@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_bundle import bundle, picture
@@ -36,7 +35,7 @@ def test_the_bundled_model_is_exported_and_comes_back(tmp_path: Path) -> None:
     assert_same(back, original)
     export_bundle(tmp_path / "published", tmp_path / "own", "open4m")
     again = load_file(tmp_path / "own" / WEIGHTS)
-    for key, value in load_file(Path(original_weights())).items():
+    for key, value in load_file(original_weights()).items():
         assert again[key].dtype == value.dtype and torch.equal(again[key], value), key
     name = original.info.stream_tokenizers["tok_depth@112"]
     for key, value in original.tokenizers[name].state_dict().items():
@@ -44,15 +43,14 @@ def test_the_bundled_model_is_exported_and_comes_back(tmp_path: Path) -> None:
     assert not (tmp_path / "own" / "bundle.json").exists()
 
 
-def original_weights() -> str:
+def original_weights() -> Path:
     weights = describe("scenes-tiny").weights
     assert weights is not None
-    return str(weights)
+    return weights
 
 
-@pytest.mark.parametrize("dtype", [torch.float32])
-def test_an_exported_model_generates_the_same(tmp_path: Path, dtype: torch.dtype) -> None:
-    save_bundle(bundle(), tmp_path, dtype, layout="published")
+def test_an_exported_model_generates_the_same(tmp_path: Path) -> None:
+    save_bundle(bundle(), tmp_path, torch.float32, layout="published")
     back = load_bundle(tmp_path)
     assert_same(back, bundle())
     inputs = {"rgb": picture()}

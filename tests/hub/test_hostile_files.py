@@ -18,7 +18,7 @@ from tiny_bundle import bundle
 
 from open4m.errors import CheckpointError, CheckpointWarning, UnknownNameError
 from open4m.hub import describe, load_bundle, save_bundle
-from open4m.hub.places import Repository, locate
+from open4m.hub.places import locate
 from open4m.hub.published import model_config
 from open4m.model import FourM, ModelConfig
 from open4m.streams import StreamSpec
@@ -30,7 +30,7 @@ ANY_JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=12,
 )
 LARGE = st.sampled_from([0, -1, 2**31, 10**30, 1e400, True, "8", [8], None, 224, 10**9])
-SLOW_ALLOWED = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SLOW_ALLOWED = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def with_header(path: Path, header: bytes, length: int | None = None, body: bytes = b"") -> Path:
@@ -85,8 +85,8 @@ def test_announced_lengths_are_not_believed(tmp_path: Path, length: int) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 5000,
-        "{a: " * 3000,
+        "[" * 2000,
+        "{a: " * 1500,
         "!!python/object/apply:os.system [exit]",
         "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
         "9" * 6000,
@@ -129,7 +129,7 @@ def test_any_json_as_configuration(tmp_path: Path, values: Any) -> None:
 
 
 @given(change=st.dictionaries(st.sampled_from(sorted(CONFIGURATION)), ANY_JSON | LARGE, min_size=1))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_changed_published_configurations(change: dict[str, Any]) -> None:
     values = CONFIGURATION | change
     try:
@@ -140,11 +140,11 @@ def test_changed_published_configurations(change: dict[str, Any]) -> None:
         build(config)
 
 
-OWN = bundle().config.to_dict()
+OWN = model_config(CONFIGURATION, "test").to_dict()
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_changed_configurations_of_our_own(data: st.DataObject) -> None:
     key = data.draw(st.sampled_from([*OWN, *StreamSpec.__dataclass_fields__]))
     value = data.draw(ANY_JSON | LARGE)
@@ -180,10 +180,11 @@ def test_tokenizers_outside_of_the_bundle_are_refused(tmp_path: Path, name: Any)
 
 
 @pytest.mark.parametrize("name", ["../../etc", "a/../../b", "a b/c", "http://x/y", "x/y\n", "-x/y", ".a/b"])
-def test_names_that_are_no_place_on_the_hub(name: str) -> None:
+def test_names_that_are_no_place_on_the_hub(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "deep" / "place").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "deep" / "place")
     with pytest.raises(UnknownNameError):
-        where = locate(name)
-        assert not isinstance(where, Repository)
+        locate(name)
 
 
 def test_a_large_model_announced_by_a_small_file(tmp_path: Path) -> None:

@@ -95,7 +95,6 @@ def test_unknown_keys_reach_the_strict_loader() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": "red"}, "unknown keys colour"),
         ({"num_register_tokens": 4}, "num_register_tokens = 4 is not supported"),
         ({"domains_in": ["tok_dept@224"]}, "Did you mean 'tok_depth@224'"),
         ({"domains_out": ["rgb@224"]}, "rgb@224"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import golden
-from published_folder import CONFIGURATION, write_published
+from published_folder import CONFIGURATION, published_weights, write_published
 from tiny_bundle import text_tokenizer
 
 from open4m.errors import CheckpointError
@@ -93,8 +93,6 @@ def test_published_models_need_it_only_for_words(tmp_path: Path) -> None:
     bundle = load_bundle(write_published(tmp_path / "4M-tiny"))  # nothing is fetched for this
     assert isinstance(bundle.text, PublishedText)
     wordless = CONFIGURATION | {"domains_in": ["rgb@224"], "domains_out": ["tok_depth@224"]}
-    from published_folder import published_weights
-
     folder = write_published(tmp_path / "wordless", published_weights(wordless), wordless)
     assert load_bundle(folder).text is None
 
