@@ -360,8 +360,12 @@ def test_models_are_exported(model: str, place: Path, capsys: pytest.CaptureFixt
     assert main(["models", "export", model, "--out", "published"]) == 0
     capsys.readouterr()
     assert json.loads((place / "published" / "config.json").read_text())["domains_out"]
-    assert main(["models", "show", "published", "--json"]) == main(["models", "show", model, "--json"]) == 0
-    assert "scenes" in refused(capsys, "models", "export", "scenes-tinny", "--out", "x")
+    facts = []
+    for name in (model, "published"):
+        assert main(["models", "show", name, "--json"]) == 0
+        facts.append(json.loads(capsys.readouterr().out))
+    assert {**facts[0], "bytes": 0, "location": ""} == {**facts[1], "bytes": 0, "location": ""}
+    assert "scenes-tiny" in refused(capsys, "models", "export", "scenes-tinny", "--out", "x")
 
 
 @pytest.mark.usefixtures("place")
@@ -402,9 +406,9 @@ def test_modalities_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> 
 
 
 COMMANDS = (
-    "", "demo", "generate", "evaluate", "models", "models list", "models show", "models export", "modality", "modality list",
-    "modality show", "scenes", "scenes render", "train", "train features", "train tokenizer", "train pretrain",
-    "tokenize",
+    "", "demo", "generate", "evaluate", "models", "models list", "models show", "models export", "modality",
+    "modality list", "modality show", "scenes", "scenes render", "train", "train features", "train tokenizer",
+    "train pretrain", "tokenize",
 )  # fmt: skip
 
 

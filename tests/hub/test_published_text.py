@@ -39,7 +39,7 @@ def refuse(url: str) -> bytes:
 
 
 def offline(url: str) -> bytes:
-    raise OSError("no route to host")
+    raise OSError(f"no route to host of {url}")
 
 
 def test_it_is_fetched_once_and_works_offline_afterwards(cache: Path, vocabulary: bytes) -> None:
