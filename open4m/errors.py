@@ -56,6 +56,10 @@ class GenerationError(Open4MError):
     """A request that the model cannot fulfil (unknown target, no tokenizer, contradictory inputs)."""
 
 
+class VerificationError(Open4MError):
+    """Recomputed outputs differ from recorded ones by more than rounding, or could not be recomputed."""
+
+
 class MissingExtraError(Open4MError):
     """A feature whose optional dependencies are not installed."""
 

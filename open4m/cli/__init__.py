@@ -9,7 +9,7 @@ from rich.markup import escape
 from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
-from open4m.cli import demo, evaluate, generate, modality, models, scenes, tokenize, train
+from open4m.cli import demo, evaluate, generate, modality, models, scenes, tokenize, train, verify
 from open4m.errors import Open4MError
 
 
@@ -24,6 +24,7 @@ def build() -> SubcommandApp:
     app.command(scenes.app, name="scenes", help="Make data from the embedded world.")
     app.command(train.app, name="train", help="Label features, train tokenizers, pre-train.")
     app.command(tokenize.tokenize)
+    app.command(verify.verify)
     return app
 
 

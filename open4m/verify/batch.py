@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
 from open4m.model import ModelConfig
 from open4m.streams import StreamKind
+from open4m.verify.recorded import Entries
 
-ModDict = dict[str, dict[str, Tensor]]
+ModDict = Mapping[str, Mapping[str, Tensor]]
 Row = tuple[int, ...]
 
 
-def read_mod_dict(path: Path) -> ModDict:
+def read_mod_dict(entries: Entries) -> ModDict:
     """``batch.safetensors`` → modality → part → tensor, floats widened to float32."""
-    out: ModDict = {}
-    for key, value in load_file(path).items():
+    out: dict[str, Entries] = {}
+    for key in entries:
         name, _, part = key.rpartition(".")
-        out.setdefault(name, {})[part] = value.float() if value.is_floating_point() else value
-    return out
+        value = entries[key]
+        parts = out.setdefault(name, Entries((), entries.path))
+        parts[part] = value.float() if value.is_floating_point() else value
+    return dict(out)
 
 
 def token_batch(mods: ModDict, config: ModelConfig, num_inputs: int, num_targets: int) -> TokenBatch:

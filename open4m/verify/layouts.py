@@ -1,0 +1,90 @@
+"""Keys and shapes of the published models, on the meta device; position tables (golden: ``published_layouts``, …)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from open4m.hub.published import model_config, published_config, resolution, to_published
+from open4m.model import FourM
+from open4m.model.embeddings import sincos_1d, sincos_2d
+from open4m.tokenizers.config import Backbone, TokenizerConfig
+from open4m.tokenizers.vit import ViTEncoder
+from open4m.tokenizers.vit import sincos_2d as tokenizer_sincos_2d
+from open4m.tokenizers.vqvae import VQVAE
+from open4m.verify.options import Options
+from open4m.verify.recorded import Recorded
+from open4m.verify.report import Report
+
+_TABLE = re.compile(r"(fm_1d|fm_2d|vit_2d)\.(?:len(?P<n>\d+)|h(?P<h>\d+)_w(?P<w>\d+))_dim(?P<d>\d+)")
+
+
+def check_layouts(folder: Recorded, options: Options, report: Report) -> None:
+    """Every configuration gives exactly the recorded keys, shapes and numbers of parameters."""
+    del options  # nothing is computed
+    for file in sorted(folder.path.glob("*.json")):
+        layout = folder.json(file.name)
+        if "state_dict" not in layout:
+            continue
+        if "domains_in" in layout["config"]:
+            _check_model(file.stem, layout, report)
+        elif str(layout["config"].get("dec_type")).startswith(("unet", "uvit")):
+            report.unread.append(file.name)  # diffusion decoders
+        else:
+            _check_tokenizer(file.stem, layout, report)
+
+
+def _check_model(name: str, layout: Any, report: Report) -> None:
+    config = model_config(layout["config"], name)
+    with torch.device("meta"):
+        model = FourM(config)
+    _check_keys(name, to_published(model.state_dict(), config), layout, report)
+    report.equal(name, sum(p.numel() for p in model.parameters()), layout["parameters"], "parameters")
+    embeddings = ("modality_", "encoder_tables", "decoder_tables", "encoder_emb", "decoder_emb", "heads")
+    trunk = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(embeddings))
+    report.equal(name, trunk, layout["parameters_trunk"], "parameters of the trunk")
+    back = published_config(config, *resolution(layout["config"]))
+    report.equal(name, back, {**layout["config"], "mlp_ratio": config.mlp_ratio}, "configuration and back")
+
+
+def _check_tokenizer(name: str, layout: Any, report: Report) -> None:
+    with torch.device("meta"):
+        model: nn.Module = VQVAE(TokenizerConfig.from_dict(layout["config"]))
+    _check_keys(name, model.state_dict(), layout, report)
+    report.equal(name, sum(p.numel() for p in model.parameters()), layout["parameters"], "parameters")
+    frozen = sorted(key for key, p in model.named_parameters() if not p.requires_grad)
+    report.equal(name, frozen, sorted(layout["non_trainable"]), "parameters that are not trained")
+
+
+def _check_keys(name: str, found: dict[str, torch.Tensor], layout: Any, report: Report) -> None:
+    expected = {key: list(shape) for key, shape, _ in layout["state_dict"]}
+    for key in sorted(set(found) | set(expected)):
+        shape = list(found[key].shape) if key in found else None
+        report.equal(name, shape, expected.get(key), key)
+
+
+def check_positions(folder: Recorded, options: Options, report: Report) -> None:
+    """Sine-cosine tables of the transformer and of the tokenizers."""
+    del options  # tables are made on the CPU
+    expected = folder.tensors("expected.safetensors")
+    for key in expected:
+        match = _TABLE.fullmatch(key.removesuffix(".bicubic_to_6x8"))
+        if match is None:
+            continue
+        width = int(match["d"])
+        if match["n"]:
+            table = sincos_1d(int(match["n"]), width)[None]
+        elif key.startswith("fm_2d"):
+            # The reference runs the width outermost; read as rows × columns its h × w grid is our w × h.
+            table = sincos_2d((int(match["w"]), int(match["h"])), width)[None]
+        elif match["h"] != match["w"]:
+            continue  # tokenizers have square tables only
+        else:
+            table = tokenizer_sincos_2d(width, int(match["h"]))
+            if key.endswith("6x8"):
+                encoder = ViTEncoder(Backbone("ViT", 0, width), channels=1, patch=1, grid=int(match["h"]), post_mlp=False)
+                table = encoder.trunk(torch.zeros(1, width, 6, 8)).transpose(1, 2).unflatten(2, (6, 8))
+        report.close(key, table, expected[key], "tables")
