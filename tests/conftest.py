@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from open4m.verify import Options, Report, verify
 
 HERE = Path(__file__).parent
 
@@ -23,3 +26,11 @@ def golden(name: str) -> Path:
         if folder.exists():
             return folder
     pytest.skip(f"reference outputs {name!r} are not in tests/golden; set OPEN4M_GOLDEN to the folder that has them")
+
+
+@cache
+def verified(name: str, options: Options = Options()) -> Report:  # noqa: B008
+    """Report of recomputing a folder of reference outputs; fails unless every item is within its tolerance."""
+    report = verify(golden(name), options)
+    assert not report.failed, report.failed
+    return report

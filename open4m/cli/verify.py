@@ -68,7 +68,9 @@ def verify(
     if json:
         print(json_module.dumps([_as_dict(report) for report in reports], indent=2))
     if problems:
-        raise VerificationError("\n".join([f"{len(problems)} problems:" if len(problems) > 1 else "", *problems]).strip())
+        raise VerificationError(
+            "\n".join([f"{len(problems)} problems:" if len(problems) > 1 else "", *problems]).strip()
+        )
 
 
 def _show(report: Report, console: Console) -> None:

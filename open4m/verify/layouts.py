@@ -19,7 +19,10 @@ from open4m.verify.options import Options
 from open4m.verify.recorded import Recorded
 from open4m.verify.report import Report
 
-_TABLE = re.compile(r"(fm_1d|fm_2d|vit_2d)\.(?:len(?P<n>\d+)|h(?P<h>\d+)_w(?P<w>\d+))_dim(?P<d>\d+)")
+_TABLE = re.compile(
+    r"(?P<kind>fm_1d|fm_2d|vit_2d)\.(?:len(?P<n>\d+)|h(?P<h>\d+)_w(?P<w>\d+))_dim(?P<d>\d+)"
+    r"(?:\.bicubic_to_(?P<rows>\d+)x(?P<columns>\d+))?"
+)
 
 
 def check_layouts(folder: Recorded, options: Options, report: Report) -> None:
@@ -71,20 +74,25 @@ def check_positions(folder: Recorded, options: Options, report: Report) -> None:
     del options  # tables are made on the CPU
     expected = folder.tensors("expected.safetensors")
     for key in expected:
-        match = _TABLE.fullmatch(key.removesuffix(".bicubic_to_6x8"))
-        if match is None:
-            continue
-        width = int(match["d"])
-        if match["n"]:
-            table = sincos_1d(int(match["n"]), width)[None]
-        elif key.startswith("fm_2d"):
-            # The reference runs the width outermost; read as rows × columns its h × w grid is our w × h.
-            table = sincos_2d((int(match["w"]), int(match["h"])), width)[None]
-        elif match["h"] != match["w"]:
-            continue  # tokenizers have square tables only
-        else:
-            table = tokenizer_sincos_2d(width, int(match["h"]))
-            if key.endswith("6x8"):
-                encoder = ViTEncoder(Backbone("ViT", 0, width), channels=1, patch=1, grid=int(match["h"]), post_mlp=False)
-                table = encoder.trunk(torch.zeros(1, width, 6, 8)).transpose(1, 2).unflatten(2, (6, 8))
-        report.close(key, table, expected[key], "tables")
+        match = _TABLE.fullmatch(key)
+        table = None if match is None else _table(match)
+        if table is not None:
+            report.close(key, table, expected[key], "tables")
+
+
+def _table(match: re.Match[str]) -> torch.Tensor | None:
+    """The table that an entry names; None for what open4m does not have: tokenizers start from square tables."""
+    kind, width = match["kind"], int(match["d"])
+    if kind == "fm_1d":
+        return sincos_1d(int(match["n"]), width)[None]
+    h, w = int(match["h"]), int(match["w"])
+    if kind == "fm_2d":
+        # The reference runs the width outermost; read as rows × columns its h × w grid is our w × h.
+        return sincos_2d((w, h), width)[None]
+    if h != w:
+        return None
+    if not match["rows"]:
+        return tokenizer_sincos_2d(width, h)
+    grid = int(match["rows"]), int(match["columns"])
+    encoder = ViTEncoder(Backbone("ViT", 0, width), channels=1, patch=1, grid=h, post_mlp=False)
+    return encoder.trunk(torch.zeros(1, width, *grid)).transpose(1, 2).unflatten(2, grid)

@@ -62,9 +62,7 @@ class Recorded:
         """A JSON file."""
         path = self._file(name)
         try:
-            return json.loads(
-                path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: Entries(pairs, path)
-            )
+            return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: Entries(pairs, path))
         except ValueError as error:
             raise DataError(f"{path}: not a JSON file ({error}). Copy it again.") from error
 

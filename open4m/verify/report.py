@@ -96,8 +96,9 @@ class Report:
         error = torch.where(found == expected, 0.0, (found - expected).abs()).nan_to_num(math.inf, math.inf)
         allowed = limits.absolute + limits.relative * expected.abs()
         share = torch.where(error == 0, 0.0, error / allowed)
-        largest = (float(x.max()) if x.numel() else 0.0 for x in (error, share))
-        self._add(item, tolerance, *largest, part)
+        if error.numel() == 0:
+            error = share = torch.zeros(1)
+        self._add(item, tolerance, float(error.max()), float(share.max()), part)
 
     def equal(self, item: str, found: Any, expected: Any, part: str = "") -> None:
         """Compare ids, masks or anything else that must be the same."""

@@ -107,9 +107,7 @@ def _check_logits(prediction: StreamPrediction, expected: Entries, report: Repor
         report.close(item, value, wanted[part], "states", part)
 
 
-def _check_decoder_mask(
-    model: FourM, targets: TokenTargets, expected: Entries, numbers: Any, report: Report
-) -> None:
+def _check_decoder_mask(model: FourM, targets: TokenTargets, expected: Entries, numbers: Any, report: Report) -> None:
     """Who sees whom equals the compressed mask that the reference built for one order of the modalities."""
     mask, ours_ids = target_mask(targets), _published_ids(model, targets)
     allowed = torch.ones(len(ours_ids), 1, *[ours_ids.shape[1]] * 2, dtype=torch.bool) if mask is None else mask.allowed

