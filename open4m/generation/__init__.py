@@ -1,8 +1,9 @@
 """Any-to-any generation: plan → steps → canvas → result."""
 
+from open4m.generation.features import TokenFeatures
 from open4m.generation.inputs import Tokens
 from open4m.generation.pipeline import AnyToAny, load, preview
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Item, Result
 
-__all__ = ["AnyToAny", "Item", "Plan", "Result", "TargetPlan", "Tokens", "load", "preview"]
+__all__ = ["AnyToAny", "Item", "Plan", "Result", "TargetPlan", "TokenFeatures", "Tokens", "load", "preview"]

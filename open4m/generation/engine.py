@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-import torch
 from torch import Tensor
 
 from open4m.generation.canvas import Canvas
@@ -145,12 +144,3 @@ class _Runner:
             merged = [self.text.merge_spans(start.sequence(target.stream, row), ids) for row, ids in enumerate(written)]
             canvas = canvas.with_sequences(target.stream, merged)
         return canvas
-
-
-def pooled_features(model: FourM, canvas: Canvas) -> Tensor:
-    """(B, D) float32 on the CPU: mean of the encoder's final states over everything that is visible."""
-    with torch.inference_mode():
-        encoded = model.encode(canvas.inputs(model.mask_token.device))
-        weights = encoded.valid.unsqueeze(-1).float()
-        mean = (encoded.states.float() * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1.0)
-    return mean.cpu()

@@ -15,7 +15,8 @@ from open4m.errors import GenerationError
 from open4m.generation.canvas import Canvas, span_bounds
 from open4m.generation.codecs import Codecs
 from open4m.generation.defaults import input_stream, make_plan, modalities, target_stream
-from open4m.generation.engine import Progress, pooled_features, run
+from open4m.generation.engine import Progress, run
+from open4m.generation.features import Pool, encoder_features, first_sample
 from open4m.generation.inputs import InputReader
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Result
@@ -172,11 +173,33 @@ class AnyToAny:
         ids = self.tokenize({spec.name: list(values)})[spec.name]
         return [self.codecs.value(spec, row) for row in ids]
 
-    def embed(self, inputs: Mapping[str, Any]) -> np.ndarray:
-        """A feature vector (D,) of the inputs, (B, D) for a batch: float32, mean of the encoder's final states."""
+    def embed(self, inputs: Mapping[str, Any], layers: Sequence[int] | None = None, pool: Pool = "mean") -> Any:
+        """Features of the inputs: float32 arrays, with an axis of B samples first where a batch is given.
+
+        >>> model.embed({"rgb": "photo.jpg"}).shape  # one vector
+        (D,)
+        >>> maps = model.embed({"rgb": "photo.jpg"}, layers=[6, -1], pool="grid")
+        >>> maps[6]["rgb@224"].shape
+        (D, 14, 14)
+
+        Args:
+            inputs: as for :meth:`generate`. A sample's features do not depend on its batch.
+            layers: 0 = the embedded inputs, i = after i blocks of the encoder, -1 = its output, after the final norm.
+                The result then is a dictionary with these numbers; by default it is the output's features alone.
+            pool: ``mean``: a vector (D,), the mean over everything visible; ``streams``: such a vector for each stream,
+                by its name; ``grid``: a map (D, rows, columns) for each stream with a complete grid, by its name;
+                ``none``: :class:`~open4m.generation.features.TokenFeatures`, that is all tokens (N, D) and which they
+                are.
+
+        Raises:
+            GenerationError: no such layer, or ``grid`` without an input that has one.
+            UnknownNameError: no such pooling, or modality.
+        """
         given = self._reader.read(inputs)
-        features = pooled_features(self.bundle.model, given.canvas).numpy()
-        return features if given.batched else features[0]
+        wanted = [-1] if layers is None else list(layers)
+        found = encoder_features(self.bundle.model, given.canvas, wanted, pool)
+        results = found if given.batched else [first_sample(features) for features in found]
+        return results[0] if layers is None else dict(zip(wanted, results, strict=True))
 
     # -- checks --------------------------------------------------------------------------------
     def _check(self, plan: Plan, targets: Sequence[str] | None, streams: tuple[str, ...], canvas: Canvas) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from open4m.errors import GenerationError
 from open4m.model.attention import CrossAttention, KeyValues, Mask, SelfAttention, layer_norm
 from open4m.model.config import ModelConfig
 
@@ -43,6 +45,38 @@ class EncoderBlock(nn.Module):
         """(B, N, D) → (B, N, D)."""
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
+
+
+def run_encoder(
+    x: Tensor, blocks: nn.ModuleList, norm: nn.Module, mask: Mask | None, layers: Collection[int] = ()
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Encoder blocks and the final norm over x (B, N, D).
+
+    Returns:
+        the output (B, N, D), and the states after as many blocks as ``layers`` say: 0 = x itself; the last layer is the
+        output, after the final norm.
+    """
+    kept = {0: x} if 0 in layers else {}
+    for number, block in enumerate(blocks, 1):
+        x = block(x, mask)
+        if number in layers:
+            kept[number] = x
+    states = norm(x)
+    return states, kept | ({len(blocks): states} if len(blocks) in layers else {})
+
+
+def layer_number(layer: int, depth: int) -> int:
+    """Layer 0…depth of an encoder of ``depth`` blocks; negative ones count from the end, -1 = the output.
+
+    Raises:
+        GenerationError: there is no such layer.
+    """
+    if not isinstance(layer, int) or isinstance(layer, bool) or not -depth - 1 <= layer <= depth:
+        raise GenerationError(
+            f"Layer {layer!r}: the encoder has {depth} blocks. Expected 0 (the embedded input) to {depth} (the output), "
+            "or a negative number, -1 = the output."
+        )
+    return layer % (depth + 1)
 
 
 @dataclass

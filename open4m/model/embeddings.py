@@ -54,6 +54,12 @@ def scatter_rows(parts: list[tuple[Tensor, Tensor]], like: Tensor, dim: int, dty
     return out.view(*like.shape, dim)
 
 
+def cut_patches(images: Tensor, side: int) -> Tensor:
+    """Images (B, C, H, W) → patches (B, H/side, W/side, side, side, C), a view; a patch is flattened channel fastest."""
+    rows = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return rows.permute(0, 2, 4, 3, 5, 1)
+
+
 class StreamEmbedding(nn.Module):
     """The positions of one stream on one side (encoder or decoder); its ids are looked up in a shared table.
 
@@ -117,8 +123,7 @@ class PixelInput(DenseInput):
         expected = (self.spec.channels, height * side, width * side)
         if tuple(image.shape[1:]) != expected:
             raise DataError(f"{self.spec.name}: images are {tuple(image.shape[1:])}; the model expects {expected}.")
-        patches = image.unflatten(3, (width, side)).unflatten(2, (height, side)).permute(0, 2, 4, 3, 5, 1)
-        visible = patches[sample, position // width, position % width]
+        visible = cut_patches(image, side)[sample, position // width, position % width]
         return self.proj(visible.flatten(1).to(self.proj.weight.dtype))
 
 

@@ -6,8 +6,8 @@ Shape suffixes: B samples, N inputs, M targets, D width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
 from open4m.errors import DataError
 from open4m.model.attention import key_mask, layer_norm, target_mask
-from open4m.model.blocks import BlockCache, DecoderBlock, EncoderBlock
+from open4m.model.blocks import BlockCache, DecoderBlock, EncoderBlock, run_encoder
 from open4m.model.config import ModelConfig
 from open4m.model.embeddings import (
     DenseInput,
@@ -42,11 +42,13 @@ class Encoded:
         context: (B, N, D), what the decoder attends to; padding is meaningless.
         valid: (B, N) bool.
         states: (B, N, D) encoder output after its final norm, for features.
+        layers: states of the layers that were asked for, see :func:`~open4m.model.blocks.run_encoder`.
     """
 
     context: Tensor
     valid: Tensor
     states: Tensor
+    layers: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -114,14 +116,15 @@ class FourM(nn.Module):
             self.initialise(seed)
 
     # -- the paper ----------------------------------------------------------------------------------------------
-    def encode(self, inputs: TokenInputs) -> Encoded:
-        """Run the encoder over the visible items of B samples; N = 0 and samples without any item are allowed."""
+    def encode(self, inputs: TokenInputs, layers: Collection[int] = ()) -> Encoded:
+        """Run the encoder over the visible items of B samples; N = 0 and samples without any item are allowed.
+
+        ``layers`` (0…depth) are kept for features.
+        """
         content, place = self.embed_inputs(inputs)
-        x, mask = content + place, key_mask(inputs.valid)
-        for block in self.encoder:
-            x = block(x, mask)
-        states = self.encoder_norm(x)
-        return Encoded(self.decoder_proj_context(states) + place, inputs.valid, states)
+        mask = key_mask(inputs.valid)
+        states, kept = run_encoder(content + place, self.encoder, self.encoder_norm, mask, layers)
+        return Encoded(self.decoder_proj_context(states) + place, inputs.valid, states, kept)
 
     def decode(self, targets: TokenTargets, encoded: Encoded) -> Tensor:
         """Run the decoder: hidden states (B, M, D) after the final norm; rows of padding are meaningless."""
@@ -219,15 +222,8 @@ class FourM(nn.Module):
         self.trained = False
         generator = torch.Generator(self.mask_token.device).manual_seed(seed)
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1)
-                bound = math.sqrt(6.0 / (module.out_features / parts + module.in_features))
-                module.weight.uniform_(-bound, bound, generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
-            elif isinstance(module, nn.Embedding):
+            initialise_layer(name, module, generator)
+            if isinstance(module, nn.Embedding):
                 if self.config.tied_output and name.startswith("decoder_tables."):
                     bound = math.sqrt(6.0 / (module.num_embeddings + module.embedding_dim))
                     module.weight.uniform_(-bound, bound, generator=generator)
@@ -269,6 +265,18 @@ class FourM(nn.Module):
         self.load_state_dict(taken, strict=True, assign=True)
         self._reset_buffers(device)
         self.trained = True
+
+
+def initialise_layer(name: str, module: nn.Module, generator: torch.Generator) -> None:
+    """Fresh weights of a linear layer (Xavier-uniform; packed q, k, v part by part) or a norm (spec: model §7)."""
+    if isinstance(module, nn.Linear):
+        parts = {"qkv": 3, "kv": 2}.get(name.rpartition(".")[2], 1)
+        bound = math.sqrt(6.0 / (module.out_features / parts + module.in_features))
+        module.weight.uniform_(-bound, bound, generator=generator)
+        if module.bias is not None:
+            module.bias.zero_()
+    elif isinstance(module, nn.LayerNorm):
+        module.reset_parameters()
 
 
 def _tables(specs: tuple[StreamSpec, ...], dim: int) -> nn.ModuleDict:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from open4m.hub.published import model_config, published_config, resolution, to_published
+from open4m.hub.published import model_config, published_config, to_published
 from open4m.model import FourM
 from open4m.model.embeddings import sincos_1d, sincos_2d
 from open4m.tokenizers.config import Backbone, TokenizerConfig
@@ -49,7 +49,7 @@ def _check_model(name: str, layout: Any, report: Report) -> None:
     embeddings = ("modality_", "encoder_tables", "decoder_tables", "encoder_emb", "decoder_emb", "heads")
     trunk = sum(p.numel() for n, p in model.named_parameters() if not n.startswith(embeddings))
     report.equal(name, trunk, layout["parameters_trunk"], "parameters of the trunk")
-    back = published_config(config, *resolution(layout["config"]))
+    back = published_config(config, layout["config"]["image_size"], layout["config"]["patch_size"])
     report.equal(name, back, {**layout["config"], "mlp_ratio": config.mlp_ratio}, "configuration and back")
 
 

@@ -95,7 +95,7 @@ class Report:
             return
         error = torch.where(found == expected, 0.0, (found - expected).abs()).nan_to_num(math.inf, math.inf)
         allowed = limits.absolute + limits.relative * expected.abs()
-        share = torch.where(error == 0, 0.0, error / allowed)
+        share = torch.where(error == 0, 0.0, error / allowed).nan_to_num(math.inf, math.inf)
         if error.numel() == 0:
             error = share = torch.zeros(1)
         self._add(item, tolerance, float(error.max()), float(share.max()), part)
