@@ -73,8 +73,8 @@ def layer_number(layer: int, depth: int) -> int:
     """
     if not isinstance(layer, int) or isinstance(layer, bool) or not -depth - 1 <= layer <= depth:
         raise GenerationError(
-            f"Layer {layer!r}: the encoder has {depth} blocks. Expected 0 (the embedded input) to {depth} (the output), "
-            "or a negative number, -1 = the output."
+            f"Layer {layer!r}: the encoder has {depth} blocks. Expected 0 (the embedded input) to {depth} (the "
+            "output), or a negative number, -1 = the output."
         )
     return layer % (depth + 1)
 

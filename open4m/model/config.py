@@ -17,7 +17,7 @@ _LARGEST = {"dim": 2**16, "encoder_depth": 256, "decoder_depth": 256, "num_heads
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Shape of a :class:`~open4m.model.transformer.FourM` (4M, section 3; named sizes are in :mod:`open4m.model.sizes`).
+    """Shape of a :class:`~open4m.model.transformer.FourM` (4M, section 3; named sizes: :mod:`open4m.model.sizes`).
 
     Attributes:
         streams: the streams the model knows; batches refer to them by their index in this tuple.

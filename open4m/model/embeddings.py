@@ -55,7 +55,7 @@ def scatter_rows(parts: list[tuple[Tensor, Tensor]], like: Tensor, dim: int, dty
 
 
 def cut_patches(images: Tensor, side: int) -> Tensor:
-    """Images (B, C, H, W) → patches (B, H/side, W/side, side, side, C), a view; a patch is flattened channel fastest."""
+    """Images (B, C, H, W) → patches (B, H/side, W/side, side, side, C), a view; the channel is fastest."""
     rows = images.unflatten(3, (-1, side)).unflatten(2, (-1, side))
     return rows.permute(0, 2, 4, 3, 5, 1)
 
