@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from open4m.errors import DataError
+from open4m.verify.diffusion import check_diffusion_tokenizer, check_noise_schedules
 from open4m.verify.generation import check_generation
 from open4m.verify.layouts import check_layouts, check_positions
 from open4m.verify.options import Options, full_precision
@@ -49,6 +50,8 @@ KINDS = (
     Kind("text tokenizer", "text.json", check_text),
     Kind("masking", "masking.json", check_masking),
     Kind("published layouts", "modalities.json", check_layouts),
+    Kind("diffusion tokenizer", EXPECTED, check_diffusion_tokenizer, r"denoiser\..+"),
+    Kind("noise schedules", EXPECTED, check_noise_schedules, r"alphas_cumprod\..+"),
     Kind("tokenizer", EXPECTED, check_tokenizer, r".+\.latent_before_quantizer"),
     Kind("codebook training", EXPECTED, check_codebook_training, "embed_before"),
     Kind("position tables", EXPECTED, check_positions, r"fm_[12]d\..+"),

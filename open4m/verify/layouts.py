@@ -6,15 +6,15 @@ import re
 from typing import Any
 
 import torch
-from torch import nn
 
 from open4m.hub.published import model_config, published_config, to_published
 from open4m.model import FourM
 from open4m.model.embeddings import sincos_1d, sincos_2d
 from open4m.tokenizers.config import Backbone, TokenizerConfig
+from open4m.tokenizers.io import build_tokenizer
+from open4m.tokenizers.unet import level_embedding
 from open4m.tokenizers.vit import ViTEncoder
 from open4m.tokenizers.vit import sincos_2d as tokenizer_sincos_2d
-from open4m.tokenizers.vqvae import VQVAE
 from open4m.verify.options import Options
 from open4m.verify.recorded import Recorded
 from open4m.verify.report import Report
@@ -34,8 +34,6 @@ def check_layouts(folder: Recorded, options: Options, report: Report) -> None:
             continue
         if "domains_in" in layout["config"]:
             _check_model(file.stem, layout, report)
-        elif str(layout["config"].get("dec_type")).startswith(("unet", "uvit")):
-            report.unread.append(file.name)  # diffusion decoders
         else:
             _check_tokenizer(file.stem, layout, report)
 
@@ -55,25 +53,30 @@ def _check_model(name: str, layout: Any, report: Report) -> None:
 
 def _check_tokenizer(name: str, layout: Any, report: Report) -> None:
     with torch.device("meta"):
-        model: nn.Module = VQVAE(TokenizerConfig.from_dict(layout["config"]))
+        model = build_tokenizer(TokenizerConfig.from_dict(layout["config"], name))
     _check_keys(name, model.state_dict(), layout, report)
     report.equal(name, sum(p.numel() for p in model.parameters()), layout["parameters"], "parameters")
     frozen = sorted(key for key, p in model.named_parameters() if not p.requires_grad)
     report.equal(name, frozen, sorted(layout["non_trainable"]), "parameters that are not trained")
+    buffers = sorted(key for key, _ in model.named_buffers())
+    report.equal(name, buffers, sorted(layout["buffers"]), "buffers")
 
 
 def _check_keys(name: str, found: dict[str, torch.Tensor], layout: Any, report: Report) -> None:
-    expected = {key: list(shape) for key, shape, _ in layout["state_dict"]}
+    expected = {key: (list(shape), f"torch.{dtype}") for key, shape, dtype in layout["state_dict"]}
     for key in sorted(set(found) | set(expected)):
-        shape = list(found[key].shape) if key in found else None
-        report.equal(name, shape, expected.get(key), key)
+        ours = (list(found[key].shape), str(found[key].dtype)) if key in found else None
+        report.equal(name, ours, expected.get(key), key)
 
 
 def check_positions(folder: Recorded, options: Options, report: Report) -> None:
-    """Sine-cosine tables of the transformer and of the tokenizers."""
+    """Sine-cosine tables of the transformer and of the tokenizers, embedding of noise levels."""
     del options  # tables are made on the CPU
     expected = folder.tensors("expected.safetensors")
     for key in expected:
+        if key.startswith("unet_timestep.dim"):
+            levels = torch.tensor([0, 1, 500, 999])  # as its README says
+            report.close(key, level_embedding(levels, int(key.rpartition("dim")[2])), expected[key], "tables")
         match = _TABLE.fullmatch(key)
         table = None if match is None else _table(match)
         if table is not None:

@@ -34,6 +34,10 @@ TOLERANCES = {
     "probabilities": Tolerance(1e-5, 0.0, "generation/README.md"),
     "tokenizers": Tolerance(1e-4, 0.0, "vq_image/README.md"),
     "codebook": Tolerance(1e-5, 0.0, "vq_quantizer_training/README.md"),
+    "forwards": Tolerance(1e-4, 0.0, "divae_unet/README.md"),
+    "chains": Tolerance(1e-3, 0.0, "divae_unet/README.md"),
+    "levels": Tolerance(1e-6, 0.0, "diffusion_schedules/README.md"),
+    "steps": Tolerance(1e-5, 0.0, "diffusion_schedules/README.md"),
     "tables": Tolerance(1e-6, 0.0, "position_embeddings/README.md"),
 }
 """How far float32 arithmetic may be from the recorded outputs. Ids, masks and shapes must be equal."""

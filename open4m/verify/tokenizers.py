@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from open4m.tokenizers.base import Tokenizer
 from open4m.tokenizers.io import load_tokenizer
 from open4m.tokenizers.quantizers import CosineQuantizer
-from open4m.tokenizers.vqvae import VQVAE
 from open4m.verify.options import Options
 from open4m.verify.recorded import Entries, Recorded
 from open4m.verify.report import Report
 from open4m.weights import CONFIG, WEIGHTS
 
 
-def tokenizer_config(folder: Recorded) -> dict[str, Any]:
-    """The folder's configuration, with sizes for the names that are no preset of the reference.
+def load_recorded_tokenizer(folder: Recorded, options: Options) -> Tokenizer:
+    """The tokenizer of a folder, loaded as users do.
 
-    Recorded tokenizers are tiny: their encoders and decoders are called ``vit_t``, and ``expected.json`` says what
-    that is.
+    Recorded tokenizers are tiny: their encoders and decoders are called ``vit_t`` and ``unet_t``, which are no presets
+    of the reference; ``expected.json`` says what they are.
     """
-    config, size = dict(folder.json(CONFIG)), folder.json("expected.json").get("vit_t")
-    if size is not None:
-        name = f"ViT/B_{size['depth']}-Wi_{size['dim_tokens']}-H_{size['num_heads']}-E_{size['mlp_ratio']}"
-        config |= {side: name for side in ("enc_type", "dec_type") if str(config.get(side)).startswith("vit_t")}
-    return config
+    folder.tensors(WEIGHTS).whole()
+    numbers, config = folder.json("expected.json"), dict(folder.json(CONFIG))
+    names: dict[str, str] = {}
+    if vit := numbers.get("vit_t"):
+        names["vit_t"] = f"ViT/B_{vit['depth']}-Wi_{vit['dim_tokens']}-H_{vit['num_heads']}-E_{vit['mlp_ratio']}"
+    if unet := numbers.get("unet_t"):
+        levels = len(unet["channel_mult"])
+        names["unet_t"] = f"UNet/B_{unet['num_res_blocks']}-Wi_{unet['model_channels']}-L_{levels}"
+    for side in ("enc_type", "dec_type"):
+        recorded = str(config.get(side)).removesuffix("_enc").removesuffix("_dec")
+        if recorded in names:
+            config[side] = names[recorded]
+    return load_tokenizer(folder.path, options.device, options.dtype, config)
 
 
 @torch.no_grad()
 def check_tokenizer(folder: Recorded, options: Options, report: Report) -> None:
     """Every recorded case, from its input to its reconstruction."""
     expected = folder.tensors("expected.safetensors")
-    folder.tensors(WEIGHTS).whole()
-    model = load_tokenizer(folder.path, options.device, options.dtype, tokenizer_config(folder))
+    model = load_recorded_tokenizer(folder, options)
     for case in dict.fromkeys(key.partition(".")[0] for key in expected):
         _check_case(case, model, expected.below(case), options.device, report)
 
 
-def _check_case(case: str, model: VQVAE, wanted: Entries, device: torch.device | str, report: Report) -> None:
+def _check_case(case: str, model: Tokenizer, wanted: Entries, device: torch.device | str, report: Report) -> None:
     x = wanted["input"].to(device)
 
     def close(item: str, found: Tensor, key: str, part: str = "") -> None:
@@ -61,7 +66,7 @@ def _check_case(case: str, model: VQVAE, wanted: Entries, device: torch.device |
     report.equal("code loss", float(output.code_loss), 0.0, case)
 
 
-def _channels(model: VQVAE, x: Tensor) -> Tensor:
+def _channels(model: Tokenizer, x: Tensor) -> Tensor:
     """What the encoder sees of an input: class ids are embedded."""
     if model.cls_emb is not None:
         return model.cls_emb(x).permute(0, 3, 1, 2)
