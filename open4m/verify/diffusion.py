@@ -1,4 +1,4 @@
-"""Diffusion decoders: noise schedules, single passes, whole chains (golden: ``diffusion_schedules``, ``divae_unet``)."""
+"""Diffusion decoders: schedules, forward passes, chains (golden: ``diffusion_schedules``, ``divae_unet``)."""
 
 from __future__ import annotations
 

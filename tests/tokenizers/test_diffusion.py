@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
 from open4m.errors import CheckpointError, GenerationError
 from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm, signal_levels, time_steps
-from tests.conftest import golden
+from tests.conftest import verified
 
 SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2", "shifted_cosine:0.5", "shifted_cosine:1.0")
 PREDICTIONS = ("sample", "epsilon", "v_prediction")
 SPACINGS: tuple[Spacing, ...] = ("trailing", "leading", "linspace")
 
 
-@pytest.fixture(scope="module")
-def expected() -> dict[str, Tensor]:
-    return load_file(golden("diffusion_schedules") / "expected.safetensors")
-
-
-def test_levels_equal_the_reference(expected: dict[str, Tensor]) -> None:
-    entries = {key.partition(".")[2]: value for key, value in expected.items() if key.startswith("alphas_cumprod.")}
-    assert len(entries) == 8
-    for key, value in entries.items():
-        schedule, _, zero = key.rpartition(".zero_snr=")
-        assert_close(signal_levels(schedule, len(value), zero == "True"), value, atol=1e-6, rtol=0, msg=key)
-
-
-def test_time_steps_equal_the_reference() -> None:
-    lists = json.loads((golden("diffusion_schedules") / "expected.json").read_text())["timesteps"]
-    assert {key.partition("/")[0] for key in lists} == set(SPACINGS)
-    for key, wanted in lists.items():
-        spacing, _, count = key.partition("/")
-        steps = time_steps(int(count), 1000, spacing)
-        assert ([steps[0], steps[-1], len(steps)] if count == "1000" else steps) == wanted, key
-
-
-def test_ddim_steps_equal_the_reference(expected: dict[str, Tensor]) -> None:
-    """10-step trailing grid; written with zero terminal SNR."""
-    cases = [key.removesuffix(".sample") for key in expected if key.endswith(".sample")]
-    assert len(cases) == 32
-    for case in cases:
-        _, prediction, threshold, rest = case.split(".", 3)
-        schedule, _, time = rest.rpartition(".t")
-        levels = signal_levels(schedule, 1000, zero_terminal_snr=True)
-        diffusion = Diffusion(levels, prediction, clip=threshold == "threshold=True")
-        x, output = expected[f"{case}.sample"], expected[f"{case}.model_output"]
-        t = torch.full((len(x),), int(time))
-        assert_close(diffusion.estimate(output, x, t)[0], expected[f"{case}.pred_x0"], atol=1e-5, rtol=0, msg=case)
-        after = diffusion.ddim_step(output, x, t, (t - 100).clamp(min=-1))
-        assert_close(after, expected[f"{case}.prev_sample"], atol=1e-5, rtol=0, msg=case)
+def test_schedules_and_steps_equal_the_reference() -> None:
+    report = verified("diffusion_schedules")
+    assert not report.unread
+    assert {item: check.parts for item, check in report.checks.items()} == {
+        "signal levels": 8,
+        "time steps": 27,
+        "predicted values": 32,
+        "DDIM steps": 32,
+    }
 
 
 @pytest.mark.parametrize("zero", [False, True])

@@ -7,19 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 from torch.testing import assert_close
 
 from open4m.errors import CheckpointError, GenerationError
-from open4m.files import read_json
 from open4m.tokenizers.config import DiffusionConfig, TokenizerConfig
-from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm
+from open4m.tokenizers.diffusion import Sampling
 from open4m.tokenizers.divae import DiVAE
 from open4m.tokenizers.io import build_tokenizer, load_tokenizer, save_tokenizer
-from open4m.tokenizers.unet import level_embedding
 from open4m.tokenizers.vqvae import VQVAE
-from tests.conftest import golden
+from tests.conftest import verified
 
 SMALL = DiffusionConfig(
     image_size=32,
@@ -47,114 +43,23 @@ def small(**options: object) -> DiVAE:
 
 
 # -- reference ----------------------------------------------------------------------------------------------------
-class Reference:
-    """``golden/divae_unet``, whose ``vit_t`` and ``unet_t`` are no presets of the published system."""
-
-    def __init__(self) -> None:
-        folder = golden("divae_unet")
-        sizes = {"enc_type": "ViT/B_2-Wi_48-H_3", "dec_type": "UNet/B_1-Wi_32"}
-        model = load_tokenizer(folder, config=read_json(folder / "config.json") | sizes)
-        assert isinstance(model, DiVAE)
-        self.model = model
-        self.expected = load_file(folder / "expected.safetensors")
-
-    def codes(self, case: str = "") -> Tensor:
-        return self.model.quantize.lookup(self.expected[f"{case}tokens"])
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.model.decoder(x, t, self.codes())
-
-
-@pytest.fixture(scope="module")
-def reference() -> Reference:
-    return Reference()
-
-
-@pytest.mark.parametrize("case", ["", "big."])
-def test_tokens_equal_the_reference(reference: Reference, case: str) -> None:
-    ids = reference.model.tokenize(reference.expected[f"{case}input"])
-    assert torch.equal(ids, reference.expected[f"{case}tokens"])
-    if not case:
-        assert torch.equal(reference.codes(), reference.expected["quantized"])
-
-
-@torch.no_grad()
-def test_forward_passes_equal_the_reference(reference: Reference) -> None:
-    x, expected = reference.expected["x_t"], reference.expected
-    for time in (0, 1, 499, 999):
-        found = reference.denoise(x, torch.full((len(x),), time))
-        assert_close(found, expected[f"denoiser.t{time}"], atol=1e-4, rtol=0)
-    found = reference.denoise(x, expected["t_per_sample"])
-    assert_close(found, expected["denoiser.t_per_sample"], atol=1e-4, rtol=0)
-    shown = reference.codes() * ~expected["cond_mask"][:, None]  # a dropped condition is zero
-    found = reference.model.decoder(x, torch.full((len(x),), 499), shown)
-    assert_close(found, expected["denoiser.t499_cond_mask"], atol=1e-4, rtol=0)
-
-
-@torch.no_grad()
-def test_noising_and_targets_equal_the_reference(reference: Reference) -> None:
-    expected, diffusion = reference.expected, reference.model.diffusion
-    x0, noise, t = expected["input"], expected["train.noise"], expected["train.t"]
-    noised = diffusion.noised(x0, noise, t)
-    assert_close(noised, expected["train.noised"], atol=1e-5, rtol=0)
-    assert_close(reference.denoise(noised, t), expected["train.prediction"], atol=1e-4, rtol=0)
-    velocity = Diffusion(diffusion.levels, "v_prediction", clip=False).target(x0, noise, t)
-    assert_close(velocity, expected["train.velocity"], atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize(
-    ("steps", "spacing", "key"),
-    [
-        (5, "trailing", "ddim5.decoded"),
-        (10, "trailing", "ddim10.decoded"),
-        (5, "leading", "ddim5_leading.decoded"),
-        (5, "linspace", "ddim5_linspace.decoded"),
-    ],
-)
-def test_ddim_equals_the_reference(reference: Reference, steps: int, spacing: Spacing, key: str) -> None:
-    noise = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(99))
-    assert torch.equal(noise, reference.expected["ddim5.initial_noise"])
-    found = ddim(reference.model.diffusion, reference.denoise, noise, steps, spacing)
-    assert_close(found, reference.expected[key], atol=1e-3, rtol=0)
-
-
-@torch.no_grad()
-def test_ddim_steps_equal_the_reference(reference: Reference) -> None:
-    x = reference.expected["ddim5.initial_noise"]
-    for step, time in enumerate((999, 799, 599, 399, 199)):
-        t = torch.full((len(x),), time)
-        output = reference.denoise(x, t)
-        x0, _ = reference.model.diffusion.estimate(output, x, t)
-        x = reference.model.diffusion.ddim_step(output, x, t, (t - 200).clamp(min=-1))
-        for part, found in (("model_output", output), ("pred_x0", x0), ("next", x)):
-            assert_close(found, reference.expected[f"ddim5.step{step}.{part}"], atol=1e-3, rtol=0)
-
-
-@torch.no_grad()
-def test_ddpm_equals_the_reference(reference: Reference) -> None:
-    expected = reference.expected
-    noises = iter([expected[f"ddpm4.noise{i}"] for i in range(3)])
-    start = expected["ddpm4.initial_noise"]
-    found = ddpm(reference.model.diffusion, reference.denoise, start, 4, lambda: next(noises))
-    assert_close(found, expected["ddpm4.decoded"], atol=1e-3, rtol=0)
-
-
-@torch.no_grad()
-def test_other_resolutions_equal_the_reference(reference: Reference) -> None:
-    codes = reference.codes("big.")
-
-    def denoise(x: Tensor, t: Tensor) -> Tensor:
-        return reference.model.decoder(x, t, codes)
-
-    start = reference.expected["big.initial_noise"]
-    found = ddim(reference.model.diffusion, denoise, start, 3, "trailing")
-    assert_close(found, reference.expected["big.ddim3.decoded"], atol=1e-3, rtol=0)
+def test_everything_equals_the_reference() -> None:
+    report = verified("divae_unet")
+    assert report.kind == "diffusion tokenizer" and not report.unread
+    assert {item: check.parts for item, check in report.checks.items()} == {
+        "quantized": 1,
+        "tokens": 2,
+        "forward passes": 7,
+        "DDIM chains": 7,
+        "DDIM step by step": 15,
+        "DDPM chain": 1,
+        "noised values": 1,
+        "velocities": 1,
+    }
 
 
 def test_level_embedding_equals_the_reference() -> None:
-    wanted = load_file(golden("position_embeddings") / "expected.safetensors")["unet_timestep.dim16"]
-    assert_close(level_embedding(torch.tensor([0, 1, 500, 999]), 16), wanted, atol=1e-6, rtol=0)
+    assert "unet_timestep.dim16" in verified("position_embeddings").checks
 
 
 # -- sizes and seeds ----------------------------------------------------------------------------------------------
