@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from open4m.errors import CheckpointError
-from open4m.hub.catalogue import resolve
+from open4m.hub import resolve
 from open4m.hub.published import from_published, is_published, model_config
 from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD

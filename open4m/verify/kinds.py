@@ -66,7 +66,8 @@ def verify(folder: str | Path, options: Options | None = None) -> Report:
         options: device, number format, and what some kinds need beside the folder.
 
     Raises:
-        DataError: the folder is of no known kind, or a file is missing or damaged; the message names it.
+        DataError: the folder is of no known kind, a file is missing or damaged, or entries do not fit together; the
+            message names it.
         CheckpointError: its weights cannot be loaded.
     """
     folder = Path(folder)
@@ -78,7 +79,13 @@ def verify(folder: str | Path, options: Options | None = None) -> Report:
             known = ", ".join(kind.name for kind in KINDS)
             raise DataError(f"{folder}: not a folder of recorded outputs; it holds {files}. Known kinds: {known}.")
         report = Report(folder.resolve().name, kind.name)
-        kind.check(recorded, options or Options(), report)
+        try:
+            kind.check(recorded, options or Options(), report)
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:  # what tensors of other shapes lead to
+            raise DataError(
+                f"{folder}: this {kind.name} could not be recomputed ({type(error).__name__}: {error}). Is the folder "
+                "complete, and are its files of one run?"
+            ) from error
         report.unread += recorded.unread()
     if not report.checks:
         raise DataError(f"{folder}: recognised as {kind.name}, but it holds nothing to compare with.")

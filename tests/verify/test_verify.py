@@ -161,6 +161,28 @@ def test_one_wrong_token_of_a_generation_is_found(tmp_path: Path) -> None:
     assert report.checks["palette_ar_greedy"].worst == "merged row 0"
 
 
+@pytest.mark.parametrize(
+    ("name", "keys", "items"),
+    [
+        (
+            "diffusion_schedules",
+            ("alphas_cumprod.linear.zero_snr=True", "step.epsilon.threshold=False.linear.t499.pred_x0"),
+            {"signal levels", "predicted values"},
+        ),
+        (
+            "divae_unet",
+            ("big.tokens", "denoiser.t499", "ddim10.decoded", "ddim5.step2.pred_x0", "train.velocity"),
+            {"tokens", "forward passes", "DDIM chains", "DDIM step by step", "velocities"},
+        ),
+    ],
+)
+def test_wrong_diffusion_is_found(name: str, keys: tuple[str, ...], items: set[str], tmp_path: Path) -> None:
+    folder = copy(name, tmp_path / "case")
+    for key in keys:
+        edit(folder / EXPECTED, lambda tensors, key=key: disturb(tensors[key]))
+    assert failures(verify(folder)) == items
+
+
 # -- folders of other sizes ------------------------------------------------------------------------------------------
 def test_tokenizers_of_other_sizes_are_verified(tmp_path: Path) -> None:
     """A folder as the same writer would make it, with another width, depth and number of codes."""
@@ -221,6 +243,13 @@ def test_missing_and_damaged_files_are_named(transformer: Path, tmp_path: Path) 
         verify(folder)
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: not a readable safetensors file"):
+        verify(folder)
+
+
+def test_entries_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
+    folder = copy("vq_out_conv", tmp_path / "case")
+    edit(folder / EXPECTED, lambda tensors: tensors["a.tokens"].fill_(10_000))
+    with pytest.raises(DataError, match=r"case: this tokenizer could not be recomputed \(IndexError.*of one run\?"):
         verify(folder)
 
 
