@@ -109,6 +109,12 @@ class StreamSpec:
         """Numeric label of the stream in the published models: ``sha256(name) mod 2**15``."""
         return int(hashlib.sha256(self.name.encode()).hexdigest(), 16) % 2**15
 
+    @property
+    def resolution(self) -> int | None:
+        """Side in pixels of the pictures that the name speaks of (``tok_depth@448``: 448); None without one."""
+        digits = self.name.partition("@")[2]
+        return int(digits) if digits.isdigit() else None
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form, as stored in a model's ``config.json``; JSON leaves it unchanged."""
         grid = None if self.grid is None else list(self.grid)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from open4m.app.page import Section, write_page
-from open4m.app.panels import background_of, generated_panel, given_panels
+from open4m.app.panels import generated_panels, given_panels
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.result import PLAN_FILE, Result
 
@@ -20,15 +20,14 @@ def write_generated(path: Path, model: AnyToAny, given: Mapping[str, Any], resul
         result: its outputs; several samples are variations.
         title: heading, such as the name of the picture.
     """
-    sections, shown = [], given_panels(given, given)
-    for sample in result.samples:
-        values = {name: sample[name].value for name in sample}
-        background = background_of({**values, **given})
-        panels = [generated_panel(name, value, background) for name, value in values.items()]
-        sections.append(Section(f"Seed {sample.seed}", given=shown, panels=panels))
-    info = model.bundle.info
-    footer = (
-        f"Model {info.name}: {info.description}\nLicence of the weights: {info.licence} ({info.licence_url})\n"
-        f"{PLAN_FILE}, beside this page, says how everything was generated."
-    )
+    columns = [generated_panels([sample[name] for sample in result.samples]) for name in result]
+    shown = given_panels(given, given)
+    sections = [
+        Section(f"Seed {sample.seed}", given=shown, panels=[column[row] for column in columns])
+        for row, sample in enumerate(result.samples)
+    ]
+    licences = dict.fromkeys([*result.plan.licences, *(result.super_resolution or result.plan).licences])
+    footer = f"Model {model.bundle.info.name}: {model.bundle.info.description}\nLicences of the weights:\n"
+    footer += "\n".join(licences)
+    footer += f"\n{PLAN_FILE}, beside this page, says how everything was generated."
     write_page(path, title, "", sections, footer)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from open4m.app.page import Panel, Picture
 from open4m.evaluation.tables import number
+from open4m.generation.result import Item, draw_together
 from open4m.modalities.registry import get_modality
 
 SIZE = 240
@@ -20,19 +21,25 @@ def background_of(values: Mapping[str, Any]) -> Image.Image | None:
     return Image.fromarray(values["rgb"]) if "rgb" in values else None
 
 
-def generated_panel(name: str, value: Any, background: Image.Image | None) -> Panel:
-    """What a model made, on its own."""
-    return Panel(get_modality(name).card.title, [_picture(name, value, background, "", predicted=True)])
+def generated_panels(items: Sequence[Item]) -> list[Panel]:
+    """What a model made of one modality, a panel per item; pictures that are compared are drawn alike."""
+    size = max(SIZE, *(item.size for item in items))
+    return [
+        Panel(item.modality.card.title, [Picture("", image, item.modality.describe(item.value, predicted=True))])
+        for item, image in zip(items, draw_together(items, size), strict=True)
+    ]
 
 
 def given_panels(values: Mapping[str, Any], names: Iterable[str]) -> list[Panel]:
     """What a model was given; overlays lie on the picture only if it was given, too."""
     names = list(names)
     background = background_of(values) if "rgb" in names else None
-    return [
-        Panel(get_modality(name).card.title, [_picture(name, values[name], background, "given", predicted=False)])
-        for name in names
-    ]
+    panels = []
+    for name in names:
+        modality, value = get_modality(name), values[name]
+        image = modality.draw(value, SIZE, None if name == "rgb" else background)
+        panels.append(Panel(modality.card.title, [Picture("given", image, modality.describe(value))]))
+    return panels
 
 
 def comparison(
@@ -52,9 +59,11 @@ def comparison(
     scores = modality.score([prediction], [truth])
     units = modality.card.metrics
     texts = [(key, f"{number(value)} {units[key].unit}".strip()) for key, value in scores.items()]
+    grounds = [None if name == "rgb" else ground for ground in (predicted_over or background, background)]
+    images = modality.draw_all([prediction, truth], SIZE, grounds)
     pictures = [
-        _picture(name, prediction, predicted_over or background, "prediction", predicted=True),
-        _picture(name, truth, background, "truth", predicted=False),
+        Picture("prediction", images[0], modality.describe(prediction, predicted=True)),
+        Picture("truth", images[1], modality.describe(truth, predicted=False)),
     ]
     return Panel(modality.card.title, pictures, texts)
 
@@ -64,9 +73,3 @@ def comparisons(predictions: Mapping[str, Any], truths: Mapping[str, Any], names
     under = background_of(truths)
     over = background_of(predictions)
     return [comparison(name, predictions[name], truths[name], under, over) for name in names]
-
-
-def _picture(name: str, value: Any, background: Image.Image | None, what: str, predicted: bool) -> Picture:
-    modality = get_modality(name)
-    image = modality.draw(value, SIZE, None if name == "rgb" else background)
-    return Picture(what, image, modality.describe(value, predicted))

@@ -16,6 +16,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from open4m.errors import GenerationError
 from open4m.modalities.base import Modality
 from open4m.modalities.registry import all_modalities, get_modality
+from open4m.modalities.view import Fit
 
 
 def _option(modality: Modality[Any]) -> Any:
@@ -39,6 +40,9 @@ def generate(
     model: str = "scenes-tiny",
     seed: int = 0,
     samples: int = 1,
+    fit: Fit = "crop",
+    repeats: int = 1,
+    super_resolution: str | None = None,
     plan: bool = False,
     json: bool = False,
 ) -> None:
@@ -60,12 +64,15 @@ def generate(
         model: name or folder of the model.
         seed: same seed, same result.
         samples: variations per input.
+        fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
+        repeats: sequences of SAM instances that are drawn and merged; each looks for the objects at a few points.
+        super_resolution: a second model that raises the resolution of the results.
         plan: only print what would be done.
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
     import open4m
     from open4m.app.generated import write_generated
-    from open4m.generation import preview
+    from open4m.generation import preview, preview_upscale
 
     inputs = {name: value for name, value in asdict(given).items() if value is not None}
     jobs = _jobs(files, inputs, out)
@@ -77,12 +84,21 @@ def generate(
     for name in to:
         get_modality(name)
     planned = preview(model, to, names)  # also refuses what cannot be done, before anything is loaded or fetched
+    wanted = list(planned.requested)
+    if repeats != 1:
+        if "sam_instance" not in wanted:
+            raise GenerationError("--repeats is for sam_instance, which is not asked for. Add it to --to.")
+        planned = planned.edit("sam_instance", repeats=repeats)
+    plans = {"plan": planned}
+    if super_resolution is not None:
+        plans["super_resolution"] = preview_upscale(super_resolution, planned)
     if plan:
-        print(json_module.dumps(planned.to_dict(), indent=2) if json else planned)
+        tables = "\n\n".join(map(str, plans.values()))
+        print(json_module.dumps({name: p.to_dict() for name, p in plans.items()}, indent=2) if json else tables)
         return
     loaded = open4m.load(model)
-    wanted = list(to or planned.requested)
-    seen = [loaded.view(job.inputs) for job in jobs]  # a bad file is found before the first one is worked on
+    finer = None if super_resolution is None else open4m.load(super_resolution)
+    seen = [loaded.view(job.inputs, fit) for job in jobs]  # a bad file is found before the first one is worked on
     console, summary = Console(stderr=True), []
     with Progress(console=console, disable=json or not console.is_terminal) as progress:
         for job, values in zip(jobs, seen, strict=True):
@@ -92,6 +108,9 @@ def generate(
                 wanted,
                 seed=seed,
                 samples=samples if samples > 1 else None,
+                plan=planned,
+                fit=fit,
+                super_resolution=finer,
                 progress=lambda name, done, total, task=task, job=job: progress.update(
                     task, description=escape(f"{job.name}: {name}"), completed=done, total=total
                 ),

@@ -2,8 +2,19 @@
 
 from open4m.generation.features import TokenFeatures
 from open4m.generation.inputs import Tokens
-from open4m.generation.pipeline import AnyToAny, load, preview
+from open4m.generation.pipeline import AnyToAny, load, preview, preview_upscale
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Item, Result
 
-__all__ = ["AnyToAny", "Item", "Plan", "Result", "TargetPlan", "TokenFeatures", "Tokens", "load", "preview"]
+__all__ = [
+    "AnyToAny",
+    "Item",
+    "Plan",
+    "Result",
+    "TargetPlan",
+    "TokenFeatures",
+    "Tokens",
+    "load",
+    "preview",
+    "preview_upscale",
+]

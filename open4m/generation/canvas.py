@@ -106,6 +106,11 @@ class Canvas:
             name, Track(track.ids.scatter(1, positions, ids), track.known.scatter(1, positions, True), track.dense)
         )
 
+    def limited(self, name: str, seen: Tensor) -> Canvas:
+        """Hide the positions of a stream where ``seen`` (B, L) is False."""
+        track = self.tracks[name]
+        return self._with(name, Track(torch.where(seen, track.ids, 0), track.known & seen, track.dense))
+
     def opened(self, name: str) -> Canvas:
         """Make sure that a sequence can be generated: where nothing is given, it is one missing span ``[S_1]``."""
         if name in self.tracks:

@@ -182,6 +182,7 @@ class SequenceJob:
         sampler: how ids are drawn.
         limit: ids to generate at most, beside the first sentinel.
         grammar: of the sentence, where a whole one is written; None, or a sequence of which parts are given: any ids.
+        repeat: which of several sequences of the same stream; each has its own random draws.
     """
 
     stream: str
@@ -189,14 +190,20 @@ class SequenceJob:
     sampler: Sampler
     limit: int
     grammar: Grammar | None = None
+    repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names its random draws."""
+        return f"{self.stream}/repeat {self.repeat}" if self.repeat else self.stream
 
 
 @torch.inference_mode()
 def write_sequences(model: FourM, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> list[list[list[int]]]:
     """Autoregressive decoding of all jobs and samples as rows of one batch, with cached keys and values.
 
-    A row starts with the first sentinel of its input and ends after the one that follows its last (``[S_2]`` for a
-    single span), or at its limit. Finished rows leave the batch.
+    Jobs with the same canvas share its encoding. A row starts with the first sentinel of its input and ends after the
+    one that follows its last (``[S_2]`` for a single span), or at its limit. Finished rows leave the batch.
 
     Returns:
         for each job and sample the generated ids, beginning with the first sentinel.
@@ -222,12 +229,22 @@ class _Writer:
             grammar.begin(self.stops[row]) if len(ids) == 1 and (grammar := jobs[row // self.size].grammar) else None
             for row, ids in enumerate(given)
         ]
-        self.uniform = [u for job in jobs for u in uniforms(seeds, job.stream, 0, job.limit)]
+        self.uniform = [u for job in jobs for u in uniforms(seeds, job.key, 0, job.limit)]
         self.indices = [model.config.index(job.stream) for job in jobs]
         self.active = [row for row in range(len(bounds)) if jobs[row // self.size].limit > 0]
         canvases = [job.views.canvases[view] for view in range(self.views) for job in jobs]
-        device = model.mask_token.device
-        self.cache: DecoderCache = model.start_decoding(model.encode(stack(canvases).inputs(device)))
+        self.cache = self._encode(canvases)
+
+    def _encode(self, canvases: Sequence[Canvas]) -> DecoderCache:
+        """The rows of all canvases, one after the other; each different canvas is encoded once."""
+        different = list({id(canvas): canvas for canvas in canvases}.values())
+        device = self.model.mask_token.device
+        cache = self.model.start_decoding(self.model.encode(stack(different).inputs(device)))
+        if len(different) == len(canvases):
+            return cache
+        place = {id(canvas): number for number, canvas in enumerate(different)}
+        rows = [place[id(canvas)] * self.size + row for canvas in canvases for row in range(self.size)]
+        return cache.take(torch.tensor(rows, dtype=torch.int64, device=device))
 
     def step(self) -> None:
         """Write one more id in every active row, then drop the rows that are finished."""

@@ -76,13 +76,12 @@ def make_plan(bundle: Bundle | Blueprint, targets: Sequence[str], inputs: Sequen
     given = [spec for spec in config.streams if spec.name in inputs]
     asked = list(dict.fromkeys(target_stream(config, name) for name in targets))
     for spec in asked:
-        twin = next(
-            (g for g in given if g.modality == spec.modality and g.name != spec.name and _same_size(g, spec)), None
-        )
+        others = (g for g in given if g.modality == spec.modality and g.name != spec.name)
+        twin = next((g for g in others if g.resolution == spec.resolution), None)
         if twin is not None:
             raise GenerationError(f"{spec.modality} is given (as {twin.name}) and asked for. Leave out one of the two.")
     has_picture = any(spec.modality == "rgb" for spec in given)
-    chained = not has_picture or any(spec.modality == "rgb" for spec in asked)
+    chained = not has_picture or any(spec.modality == "rgb" or raises_resolution(config, spec) for spec in asked)
     wanted = _ordered([*asked, *_stepping_stones(config, given, asked)])
     plans: list[TargetPlan] = []
     conditions = [spec.name for spec in given]
@@ -150,17 +149,24 @@ def grid_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: boo
 def _published_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool) -> tuple[str, GridDefaults]:
     if spec.grid is None:
         return "set", UNORDERED_SET
-    if _size(spec) not in (None, bundle.info.image_size):
+    if raises_resolution(bundle.model.config, spec):
         return "super_resolution", SUPER_RESOLUTION
     if has_picture:
         return "picture", FROM_PICTURE
     return "anything", FROM_ANYTHING_BY_MODALITY.get(spec.modality, FROM_ANYTHING)
 
 
+def raises_resolution(config: ModelConfig, spec: StreamSpec) -> bool:
+    """Whether a target is finer than what the model reads, as in super-resolution."""
+    sizes = [s.resolution for s in config.inputs if s.resolution]
+    return spec.resolution is not None and bool(sizes) and spec.resolution > min(sizes)
+
+
 def _stepping_stones(config: ModelConfig, given: Sequence[StreamSpec], asked: Sequence[StreamSpec]) -> list[StreamSpec]:
     """Words → picture goes through CLIP tokens (published advice), unless a layout is given or generated anyway."""
-    visual = [*given, *asked]
-    if not any(s.modality == "rgb" for s in asked) or any(s.grid and s.modality != "rgb" for s in visual):
+    if not any(s.modality == "rgb" for s in asked) or any(s.grid for s in given):
+        return []
+    if any(s.grid and s.modality != "rgb" for s in asked):
         return []
     return [s for s in config.targets if s.modality == "clip"][:1]
 
@@ -195,12 +201,3 @@ def _find(config: ModelConfig, specs: Sequence[StreamSpec], name: str, role: str
     if any(name in (s.modality, s.name) for s in config.streams):
         raise GenerationError(f"This model cannot {verb} {name}. It can {verb} {', '.join(choices)}.")
     raise UnknownNameError(role, name, [*choices, *(s.name for s in specs)])
-
-
-def _size(spec: StreamSpec) -> int | None:
-    digits = spec.name.partition("@")[2]
-    return int(digits) if digits.isdigit() else None
-
-
-def _same_size(a: StreamSpec, b: StreamSpec) -> bool:
-    return _size(a) == _size(b)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 
 from torch import Tensor
 
@@ -27,10 +27,13 @@ class Outcome:
     Attributes:
         canvas: inputs and all targets.
         probabilities: (B, L, K) on the CPU, by stream, where the plan decodes expected values.
+        repeated: by stream, for targets that are written repeatedly: the ids of all repeats of each sample, one after
+            the other. The canvas holds the first repeat only, which has a length that the model knows.
     """
 
     canvas: Canvas
     probabilities: dict[str, Tensor] = field(default_factory=dict)
+    repeated: dict[str, list[list[int]]] = field(default_factory=dict)
 
 
 def run(
@@ -67,6 +70,7 @@ def run(
             if progress is not None:
                 progress(target.modality, done, len(plan.targets))
         outcome.probabilities |= part.probabilities
+        outcome.repeated |= part.repeated
     return outcome
 
 
@@ -93,7 +97,7 @@ class _Runner:
     def targets(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
         """Targets that share their passes."""
         if group[0].is_sequence:
-            return Outcome(self.sequences(group, canvas))
+            return self.sequences(group, canvas)
         if group[0].steps > 1:
             return Outcome(self.grid(group[0], canvas))
         return self.grids_at_once(group, canvas)
@@ -125,22 +129,23 @@ class _Runner:
                 outcome.probabilities[name] = logits[name].softmax(dim=-1).cpu()
         return outcome
 
-    def sequences(self, group: list[TargetPlan], canvas: Canvas) -> Canvas:
+    def sequences(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
         """Sequence targets that are guided alike, each with its own missing span in the encoder's view."""
-        opened = {target.stream: canvas.opened(target.stream) for target in group}
-        jobs = [
-            SequenceJob(
-                target.stream,
-                Views.of(opened[target.stream], target.guidance, target.conditions),
-                target.sampler,
-                target.tokens - 1,
-                grammar_of(get_modality(target.modality), self.text) if target.grammar and self.text else None,
-            )
-            for target in group
-        ]
         assert self.text is not None
-        for target, written in zip(group, write_sequences(self.model, jobs, self.seeds), strict=True):
-            start = opened[target.stream]
-            merged = [self.text.merge_spans(start.sequence(target.stream, row), ids) for row, ids in enumerate(written)]
-            canvas = canvas.with_sequences(target.stream, merged)
-        return canvas
+        outcome, jobs, starts = Outcome(canvas), [], []
+        for target in group:
+            starts.append(canvas.opened(target.stream))
+            views = Views.of(starts[-1], target.guidance, target.conditions)
+            grammar = grammar_of(get_modality(target.modality), self.text) if target.grammar else None
+            jobs += [
+                SequenceJob(target.stream, views, target.sampler, target.tokens - 1, grammar, repeat)
+                for repeat in range(target.repeats)
+            ]
+        written = iter(write_sequences(self.model, jobs, self.seeds))
+        for target, start in zip(group, starts, strict=True):
+            begun = [start.sequence(target.stream, row) for row in range(start.batch)]
+            runs = [list(map(self.text.merge_spans, begun, next(written))) for _ in range(target.repeats)]
+            outcome.canvas = outcome.canvas.with_sequences(target.stream, runs[0])
+            if target.repeats > 1:
+                outcome.repeated[target.stream] = [list(chain(*rows)) for rows in zip(*runs, strict=True)]
+        return outcome

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from open4m.modalities.base import Modality
 from open4m.modalities.features import FeatureMap
 from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import Rgb
-from open4m.modalities.view import View
+from open4m.modalities.view import Fit, View
 from open4m.streams import StreamKind, StreamSpec
 
 _LISTS = ("det", "human_poses", "sam_instance")
@@ -51,23 +51,29 @@ class Given:
     Attributes:
         canvas: their content, as the encoder takes it.
         pictures: per sample the given RGB picture as the model sees it, to draw over, or None.
+        letterboxes: per sample the view that brought its inputs between bars; None where they were cropped.
         batched: whether a batch (or several variations) was asked for, rather than one sample.
     """
 
     canvas: Canvas
     pictures: list[Image.Image | None]
+    letterboxes: list[View | None]
     batched: bool
 
 
 class InputReader:
-    """Reads inputs for one bundle: one view (centre square at the model's size) for all modalities of a sample."""
+    """Reads inputs for one bundle: one view (a square at the model's size) for all modalities of a sample."""
 
     def __init__(self, bundle: Bundle, codecs: Codecs) -> None:
         self.bundle = bundle
         self.codecs = codecs
 
     def read(
-        self, inputs: Mapping[str, Any], samples: int | None = None, kinds: Mapping[str, StreamKind] | None = None
+        self,
+        inputs: Mapping[str, Any],
+        samples: int | None = None,
+        kinds: Mapping[str, StreamKind] | None = None,
+        fit: Fit = "crop",
     ) -> Given:
         """Read, check, crop and tokenize inputs.
 
@@ -75,6 +81,7 @@ class InputReader:
             inputs: see :class:`~open4m.generation.pipeline.AnyToAny`.
             samples: how often a single sample is repeated.
             kinds: modality → kind of stream it is to be given through, where there is a choice.
+            fit: how pictures of any shape become squares.
 
         Raises:
             UnknownNameError, GenerationError, ModalityError: see there.
@@ -88,22 +95,27 @@ class InputReader:
         batched = samples is not None or any(_is_batch(named[n].modality, v) for n, v in inputs.items())
         size = _batch_size({spec.name: len(v) for spec, v in lists.items()}, samples)
         columns = {spec: v * size if len(v) == 1 else v for spec, v in lists.items()}
-        rows = [
-            self._sample({spec: column[i] for spec, column in columns.items()}, i if batched else None)
+        seen = [
+            self._sample({spec: column[i] for spec, column in columns.items()}, i if batched else None, fit)
             for i in range(size)
         ]
+        rows = [values for values, _ in seen]
         canvas = Canvas(config.streams, size)
         for spec in sorted(columns, key=lambda s: config.index(s.name)):
             canvas = self._put(canvas, spec, [row[spec] for row in rows])
+            if fit == "letterbox" and spec.grid:  # bars are hidden, not black: models know hidden patches, but no bars
+                shown = np.stack([_shown(spec, values[spec], view) for values, view in seen])
+                canvas = canvas.limited(spec.name, torch.from_numpy(shown))
         pictures = [next((Image.fromarray(v) for s, v in row.items() if _is_picture(s, v)), None) for row in rows]
-        return Given(canvas, pictures, batched)
+        letterboxes = [view if fit == "letterbox" else None for _, view in seen]
+        return Given(canvas, pictures, letterboxes, batched)
 
-    def view(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def view(self, values: Mapping[str, Any], fit: Fit) -> dict[str, Any]:
         """See :meth:`~open4m.generation.pipeline.AnyToAny.view`."""
         config = self.bundle.model.config
         found = {name: next((s for s in config.streams if name in (s.modality, s.name)), None) for name in values}
         specs = {name: spec or input_stream(config, name) for name, spec in found.items()}  # which raises for unknown
-        seen = self._sample({specs[name]: value for name, value in values.items()}, None)
+        seen, _ = self._sample({specs[name]: value for name, value in values.items()}, None, fit)
         return {spec.modality: value for spec, value in seen.items()}
 
     def _stream(self, name: str, value: Any, kind: StreamKind | None) -> StreamSpec:
@@ -113,19 +125,24 @@ class InputReader:
         spec = input_stream(config, name)
         return input_stream(config, name, wanted) if spec.kind is StreamKind.PIXELS and wanted else spec
 
-    def _sample(self, values: Mapping[StreamSpec, Any], row: int | None) -> dict[StreamSpec, Any]:
-        """Values of one sample: read, checked, cropped by one view to the centre square at the model's size."""
+    def _sample(
+        self, values: Mapping[StreamSpec, Any], row: int | None, fit: Fit
+    ) -> tuple[dict[StreamSpec, Any], View]:
+        """Values of one sample: read, checked, brought by one view to a square at the model's size; and that view."""
+        if fit not in get_args(Fit):
+            raise GenerationError(f"fit is {fit!r}; known are {', '.join(get_args(Fit))}.")
         size = self.bundle.info.image_size
         read = {
             spec: _load(get_modality(spec.modality), value, spec.modality if row is None else f"{spec.modality}[{row}]")
             for spec, value in values.items()
         }
         original = _original_size(read)
-        view = View.centre_square(original or (size, size), size)
-        return {
+        view = View.fitted(original or (size, size), size, fit)
+        seen = {
             spec: value if _is_cropped(spec, value) else get_modality(spec.modality).apply(value, view)
             for spec, value in read.items()
         }
+        return seen, view
 
     def _put(self, canvas: Canvas, spec: StreamSpec, values: list[Any]) -> Canvas:
         tokens = [value for value in values if isinstance(value, Tokens)]
@@ -213,6 +230,14 @@ def _is_feature_map(spec: StreamSpec) -> bool:
 def _is_cropped(spec: StreamSpec, value: Any) -> bool:
     """Whether a value shows the model's view already: ids, and feature maps on the model's own grid."""
     return isinstance(value, Tokens) or (_is_feature_map(spec) and value.shape[1:] == spec.grid)
+
+
+def _shown(spec: StreamSpec, value: Any, view: View) -> np.ndarray:
+    """(L,) bool: the positions of a grid that show something of the picture."""
+    assert spec.grid is not None
+    if _is_cropped(spec, value):
+        return np.ones(spec.max_tokens, dtype=bool)
+    return view.filled(spec.grid).ravel()
 
 
 def _integers(ids: Any) -> Tensor:

@@ -20,8 +20,13 @@ from open4m.generation.features import Pool, encoder_features, first_sample
 from open4m.generation.inputs import InputReader
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Result
+from open4m.generation.super_resolution import low_resolution, upscaling_plan
 from open4m.hub import Bundle, describe, load_bundle
+from open4m.hub.blueprint import Blueprint
 from open4m.hub.needs import needs_of
+from open4m.modalities.base import TextModality
+from open4m.modalities.registry import get_modality
+from open4m.modalities.view import Fit
 from open4m.streams import StreamKind
 
 
@@ -63,8 +68,17 @@ def preview(
     known = describe(name)
     wanted = _as_names(targets) or [t for t in modalities(known.config.targets) if t not in given]
     inputs = [input_stream(known.config, name).name for name in _as_names(given)]
-    plan = make_plan(known, wanted, inputs)
-    needs = needs_of(known, [*inputs, *(target.stream for target in plan.targets)], dtype)
+    return _with_needs(make_plan(known, wanted, inputs), known, dtype)
+
+
+def preview_upscale(name: str | Path, plan: Plan, dtype: torch.dtype = torch.float32) -> Plan:
+    """As :func:`preview`, for the super-resolution model ``name`` after another model's ``plan``."""
+    known = describe(name)
+    return _with_needs(upscaling_plan(known, plan), known, dtype)
+
+
+def _with_needs(plan: Plan, known: Blueprint, dtype: torch.dtype) -> Plan:
+    needs = needs_of(known, [*plan.inputs, *(target.stream for target in plan.targets)], dtype)
     return replace(plan, needs=needs.lines())
 
 
@@ -119,6 +133,8 @@ class AnyToAny:
         seed: int | Sequence[int] = 0,
         samples: int | None = None,
         plan: Plan | None = None,
+        fit: Fit = "crop",
+        super_resolution: AnyToAny | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Generate ``targets`` from ``inputs`` (which may be empty).
@@ -130,27 +146,57 @@ class AnyToAny:
                 the batch, and an independent target not on the other targets.
             samples: variations of a single input.
             plan: an edited plan of :meth:`plan`; default: the published settings.
+            fit: how pictures become squares: ``crop`` shows the model the largest centred square, ``letterbox`` all of
+                the picture between black bars, which the results are cut free from.
+            super_resolution: a model for :meth:`upscale`.
             progress: called as ``progress(modality, done, total)``.
 
         Raises:
             UnknownNameError, GenerationError, ModalityError: with what was expected and how to mend it.
         """
-        given = self._reader.read(inputs, samples)
+        given = self._reader.read(inputs, samples, fit=fit)
         streams = tuple(given.canvas.tracks)
         if plan is None:
             plan = make_plan(self.bundle, _as_names(targets or ()), streams)
         self._check(plan, targets, streams, given.canvas)
         seeds = _seeds(seed, given.canvas.batch)
+        finer = super_resolution.plan_upscale(plan) if super_resolution is not None else None  # before any work
         outcome = run(plan, given.canvas, self.bundle.model, seeds, self.bundle.text, progress)
-        return Result(plan, outcome, self.codecs, seeds, given.pictures, given.batched)
+        result = Result(plan, outcome, self.codecs, seeds, given, fit)
+        return result if super_resolution is None else super_resolution.upscale(result, plan=finer, progress=progress)
 
-    def view(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of one sample as the model sees them: read, checked, cropped to the centre square at its size.
+    def plan_upscale(self, plan: Plan) -> Plan:
+        """What :meth:`upscale` would do by default after another model's ``plan``."""
+        return upscaling_plan(self.bundle, plan)
+
+    def upscale(self, result: Result, *, plan: Plan | None = None, progress: Progress | None = None) -> Result:
+        """Another model's result with its pictures at the higher resolution of this super-resolution model.
+
+        Whatever was given or generated at the low resolution, and is known here, is the input (spec: generation §5).
+
+        Args:
+            result: of :meth:`generate`; it is left as it is.
+            plan: an edited plan of :meth:`plan_upscale`.
+            progress: see :meth:`generate`.
+
+        Raises:
+            GenerationError: nothing in the result can be upscaled, or the two models do not fit together.
+        """
+        canvas = low_resolution(self.bundle, result.canvas)
+        plan = plan or self.plan_upscale(result.plan)
+        self._check(plan, None, tuple(canvas.tracks), canvas)
+        seeds = [seed + 1 for seed in result.seeds]  # as published
+        outcome = run(plan, canvas, self.bundle.model, seeds, self.bundle.text, progress)
+        return result.with_finer(plan, outcome, self.codecs)
+
+    def view(self, values: Mapping[str, Any], fit: Fit = "crop") -> dict[str, Any]:
+        """Values of one sample as the model sees them: read, checked, brought to a square at its size.
 
         Args:
             values: modality → value or path, as for :meth:`generate`; also modalities that are targets only.
+            fit: see :meth:`generate`.
         """
-        return self._reader.view(values)
+        return self._reader.view(values, fit)
 
     def tokenize(self, inputs: Mapping[str, Any]) -> dict[str, Tensor | list[Tensor]]:
         """Stream → ids of the inputs: (L,) int64, a list of them for a batch. Pixels and vectors have no ids.
@@ -225,6 +271,9 @@ class AnyToAny:
         if target.tokens > spec.max_tokens or (target.tokens < spec.max_tokens and not target.is_sequence):
             most = "at most " if target.is_sequence else ""
             raise GenerationError(f"{name}: tokens is {target.tokens}; expected {most}{spec.max_tokens}.")
+        modality = get_modality(name)
+        if target.repeats > 1 and not (isinstance(modality, TextModality) and modality.can_merge):
+            raise GenerationError(f"{name}: repeats is {target.repeats}, but its values cannot be merged. Use 1.")
         for stream in (*target.conditions, *target.guided_streams):
             config.index(stream)  # raises for names that are no stream, which would silently guide nothing
         if target.is_sequence:

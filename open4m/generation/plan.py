@@ -37,6 +37,8 @@ class TargetPlan:
             which is closer to the truth than the likeliest code for everything that has a scale; ``tokens`` looks up
             the drawn ids.
         grammar: only ids that keep a sequence well-formed are drawn (:mod:`open4m.generation.grammar`).
+        repeats: how many sequences are drawn, in one batch, and merged into one value; for modalities whose values can
+            be merged (SAM instances: each sequence has query points of its own).
     """
 
     modality: str
@@ -53,6 +55,7 @@ class TargetPlan:
     conditions: tuple[str, ...] = ()
     decode: Literal["tokens", "expected"] = "tokens"
     grammar: bool = True
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conditions", tuple(self.conditions))
@@ -70,6 +73,8 @@ class TargetPlan:
             return "temperature and top_k must not be negative, and top_p must be in [0, 1]."
         if self.is_sequence and self.steps != 1:
             return "sequences have steps 1: they take one step per token."
+        if self.repeats < 1 or (self.repeats > 1 and not self.is_sequence):
+            return f"repeats is {self.repeats}; expected at least 1, and 1 for what is no sequence."
         if self.decode not in ("tokens", "expected"):
             return f"decode {self.decode!r} is unknown. Known: tokens, expected."
         if self.decode == "expected" and (self.is_sequence or self.steps != 1):
@@ -188,7 +193,7 @@ class Plan:
         for target in self.targets:
             views = target.views(known)
             if target.is_sequence:
-                encoder, steps = encoder + views, steps + views * (target.tokens - 1)
+                encoder, steps = encoder + views, steps + views * target.repeats * (target.tokens - 1)
             elif self.chained or target.steps > 1:
                 encoder, decoder = encoder + views * target.steps, decoder + views * target.steps
             elif target.guide not in groups:
@@ -207,6 +212,7 @@ class Plan:
         for t in self.targets:
             schedule = "" if t.temperature_schedule == "constant" else f" {t.temperature_schedule}"
             steps = "per token" if t.is_sequence else str(t.steps)
+            steps += f" × {t.repeats}" if t.repeats > 1 else ""
             name = t.modality if t.modality in self.requested else f"({t.modality})"
             table.add_row(
                 *(name, t.stream, t.scheme, steps, str(t.tokens), f"{t.temperature:g}{schedule}", f"{t.top_p:g}"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,12 +17,15 @@ from open4m.errors import UnknownNameError
 from open4m.files import atomic_path, write_json
 from open4m.generation.codecs import Codecs
 from open4m.generation.engine import Outcome
+from open4m.generation.inputs import Given
 from open4m.generation.plan import Plan
 from open4m.modalities.base import Modality
 from open4m.modalities.registry import get_modality
+from open4m.modalities.view import Fit, Resample, View
 from open4m.streams import StreamKind, StreamSpec
 
 PLAN_FILE = "plan.json"
+_SMALLEST_PICTURE = 224
 
 
 class Item:
@@ -33,33 +39,52 @@ class Item:
         probabilities: Tensor | None,
         seed: int,
         background: Background,
+        letterbox: View | None,
     ) -> None:
         self.spec = spec
         self.modality: Modality[Any] = get_modality(spec.modality)
         self.tokens = tokens
         """(L,) int64: ids of the stream."""
+        self.size = spec.resolution or codecs.bundle.info.image_size
+        """Side in pixels of the square that the model sees."""
         self._codecs = codecs
         self._probabilities = probabilities
         self._seed = seed
         self._background = background
+        self._letterbox = letterbox
         self._made: dict[str, Any] = {}
 
     @property
     def value(self) -> Any:
-        """What the modality's card describes (numpy array, text, list of boxes, …)."""
-        if "value" not in self._made:
-            self._made["value"] = self._codecs.value(self.spec, self.tokens, self._probabilities, self._seed)
-        return self._made["value"]
+        """What the modality's card describes (numpy array, text, list of boxes, …), without the bars of a letterbox."""
+        if self._letterbox is None:
+            return self.square
+        return self._once("value", lambda: self.modality.apply(self.square, self._window(self.size)))
+
+    @property
+    def square(self) -> Any:
+        """As :attr:`value`, but all of the square that the model sees."""
+        return self._once("square", lambda: self._codecs.value(self.spec, self.tokens, self._probabilities, self._seed))
 
     @property
     def image(self) -> Image.Image:
-        """A picture of the value (224 × 224), over the scene where the modality is an overlay."""
-        return self.draw()
+        """A picture of the value, over the scene where the modality is an overlay; its longer side has 224 pixels, or
+        as many as the value."""
+        return self.draw(max(self.size, _SMALLEST_PICTURE))
 
-    def draw(self, size: int = 224) -> Image.Image:
-        """As :attr:`image`, ``size`` × ``size`` pixels."""
-        background = None if self.modality.name == "rgb" else self._background.picture
-        return self.modality.draw(self.value, size, background)
+    def draw(self, size: int = _SMALLEST_PICTURE) -> Image.Image:
+        """As :attr:`image`, its longer side ``size`` pixels."""
+        return draw_together([self], size)[0]
+
+    def _window(self, size: int) -> View:
+        """The part of a square of ``size`` pixels that the picture fills."""
+        assert self._letterbox is not None
+        return replace(self._letterbox, size=(size, size)).inverse()
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write the value as ``path`` with the modality's own file ending, and beside it a picture ``….picture.png``.
@@ -76,6 +101,17 @@ class Item:
         return value, picture
 
 
+def draw_together(items: Sequence[Item], size: int) -> list[Image.Image]:
+    """Pictures of items of one modality that are looked at side by side: feature maps share their colours."""
+    modality = items[0].modality
+    backgrounds = [None if modality.name == "rgb" else item._background.picture for item in items]
+    pictures = modality.draw_all([item.square for item in items], size, backgrounds)
+    return [
+        picture if item._letterbox is None else item._window(size).image(picture, Resample.NEAREST)
+        for item, picture in zip(items, pictures, strict=True)
+    ]
+
+
 class Background:
     """The scene behind overlays: the given picture, or the generated one, if there is either."""
 
@@ -87,7 +123,7 @@ class Background:
     def picture(self) -> Image.Image | None:
         """Decoded at first need."""
         if self.given is None and self.generated is not None:
-            self.given = Image.fromarray(self.generated.value)
+            self.given = Image.fromarray(self.generated.square)
         return self.given
 
 
@@ -111,6 +147,10 @@ class Sample(Mapping[str, Item]):
     def __len__(self) -> int:
         return len(self._requested)
 
+    def with_items(self, items: Mapping[str, Item]) -> Sample:
+        """The same with some items replaced."""
+        return Sample({**self._items, **items}, self._requested, self.seed)
+
     def write_to(self, folder: Path) -> None:
         """Files of all requested modalities."""
         for name in self:
@@ -125,26 +165,50 @@ class Result(Mapping[str, Any]):
 
     Attributes:
         plan: what was done.
+        super_resolution: what was done after it by a second model; None where there was none.
         seeds: one per sample.
+        fit: how pictures became squares.
         samples: the results sample by sample.
         batched: whether several samples were asked for.
+        canvas: all inputs and targets of ``plan``, as streams.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        outcome: Outcome,
-        codecs: Codecs,
-        seeds: Sequence[int],
-        pictures: Sequence[Image.Image | None],
-        batched: bool,
+        self, plan: Plan, outcome: Outcome, codecs: Codecs, seeds: Sequence[int], given: Given, fit: Fit
     ) -> None:
         self.plan = plan
+        self.super_resolution: Plan | None = None
         self.seeds = tuple(seeds)
-        self.batched = batched
+        self.fit: Fit = fit
+        self.batched = given.batched
+        self.canvas = outcome.canvas
+        self._scenes = [
+            (Background(picture), letterbox)
+            for picture, letterbox in zip(given.pictures, given.letterboxes, strict=True)
+        ]
         self.samples = [
-            _sample(plan, outcome, codecs, row, seed, Background(picture))
-            for row, (seed, picture) in enumerate(zip(seeds, pictures, strict=True))
+            Sample(items, plan.requested, seed)
+            for items, seed in zip(self._items(plan, outcome, codecs), seeds, strict=True)
+        ]
+        for (background, _), sample in zip(self._scenes, self.samples, strict=True):
+            background.generated = sample._items.get("rgb")
+
+    def with_finer(self, plan: Plan, outcome: Outcome, codecs: Codecs) -> Result:
+        """The result with the items that a super-resolution model made in the place of the coarse ones."""
+        finer = copy.copy(self)
+        finer.super_resolution = plan
+        made = self._items(plan, outcome, codecs)
+        finer.samples = [sample.with_items(items) for sample, items in zip(self.samples, made, strict=True)]
+        return finer
+
+    def _items(self, plan: Plan, outcome: Outcome, codecs: Codecs) -> list[dict[str, Item]]:
+        """Items by modality, for every sample."""
+        return [
+            {
+                target.modality: _item(target.stream, outcome, codecs, row, self.seeds[row], *scene)
+                for target in plan.targets
+            }
+            for row, scene in enumerate(self._scenes)
         ]
 
     def __getitem__(self, modality: str) -> Any:
@@ -172,18 +236,25 @@ class Result(Mapping[str, Any]):
                 final = folder / path.relative_to(temporary)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(final)
-        write_json(folder / PLAN_FILE, {"plan": self.plan.to_dict(), "seeds": list(self.seeds)})
+        record = {"plan": self.plan.to_dict(), "seeds": list(self.seeds), "fit": self.fit}
+        if self.super_resolution is not None:
+            record["super_resolution"] = self.super_resolution.to_dict()
+        write_json(folder / PLAN_FILE, record)
 
 
-def _sample(plan: Plan, outcome: Outcome, codecs: Codecs, row: int, seed: int, background: Background) -> Sample:
-    items: dict[str, Item] = {}
-    for target in plan.targets:
-        spec, canvas = outcome.canvas.spec(target.stream), outcome.canvas
-        track = canvas.tracks[target.stream]
+def _item(
+    stream: str,
+    outcome: Outcome,
+    codecs: Codecs,
+    row: int,
+    seed: int,
+    background: Background,
+    letterbox: View | None,
+) -> Item:
+    spec, track = outcome.canvas.spec(stream), outcome.canvas.tracks[stream]
+    if stream in outcome.repeated:
+        ids = torch.tensor(outcome.repeated[stream][row], dtype=torch.int64)
+    else:
         ids = track.ids[row][track.known[row]] if spec.kind is StreamKind.SEQUENCE else track.ids[row]
-        probabilities = outcome.probabilities.get(target.stream)
-        items[target.modality] = Item(
-            spec, codecs, ids, None if probabilities is None else probabilities[row], seed, background
-        )
-    background.generated = items.get("rgb")
-    return Sample(items, plan.requested, seed)
+    probabilities = outcome.probabilities.get(stream)
+    return Item(spec, codecs, ids, None if probabilities is None else probabilities[row], seed, background, letterbox)

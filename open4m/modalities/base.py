@@ -102,6 +102,13 @@ class Modality(ABC, Generic[Value]):
             background: the square picture that the value belongs to, under overlays.
         """
 
+    def draw_all(
+        self, values: Sequence[Value], size: int = 224, backgrounds: Sequence[Image.Image | None] | None = None
+    ) -> list[Image.Image]:
+        """Pictures (:meth:`draw`) of values that are looked at side by side."""
+        grounds = backgrounds or [None] * len(values)
+        return [self.draw(value, size, ground) for value, ground in zip(values, grounds, strict=True)]
+
     def describe(self, value: Value, predicted: bool = False) -> str:
         """One line to read beside the picture: words, counts, ranges with their unit. Empty where there is nothing.
 
@@ -164,6 +171,8 @@ class TextModality(Modality[Value]):
 
     max_tokens: ClassVar[int]
     max_target_position: ClassVar[int | None] = None
+    can_merge: ClassVar[bool] = False
+    """Whether the words of several sequences, one after the other, are words of one value (duplicates are merged)."""
 
 
 def text_stream(name: str, max_tokens: int, max_target_position: int | None = None) -> StreamSpec:

@@ -1,11 +1,16 @@
-"""Pictures of bodies: capsules on SMPL's joints, projected as HMR 2.0 does (spec: modalities §5)."""
+"""Pictures of bodies: capsules on SMPL's joints, projected as HMR 2.0 does (spec: modalities §5).
+
+Neither SMPL's mesh nor its licence is needed. The official files of the body model are pickles, which are never loaded
+here; who has the model can pose its mesh with what a person holds (``global_orient``, ``body_pose``, ``betas``) and
+place it with :func:`camera_translation` and :func:`project`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from open4m.modalities.drawing import GROUND, fit_square
 from open4m.modalities.smpl_skeleton import HEAD_LIFT, HEAD_RADIUS, LIMBS, girth
@@ -18,9 +23,14 @@ _OVERSAMPLING = 3
 _COLOURS = np.array(
     [[120, 170, 235], [240, 160, 105], [130, 205, 140], [215, 135, 205], [230, 205, 110], [125, 210, 210]]
 )
+_LIGHT = np.array([-0.45, -0.6, -0.66])  # unit vector towards the light: from the viewer, above to the left
+_AMBIENT = 0.35
 
 Body = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Joints (24, 3) in camera axes without translation, betas (10,), relative box (4,), camera (scale, tx, ty)."""
+
+Capsule = tuple[np.ndarray, np.ndarray, float]
+"""Ends (3,) in metres before the camera, and radius."""
 
 
 def camera_translation(box: np.ndarray, camera: np.ndarray) -> np.ndarray:
@@ -44,43 +54,82 @@ def project(points: np.ndarray) -> np.ndarray:
 
 
 def draw_bodies(bodies: Sequence[Body], size: int, background: Image.Image | None) -> Image.Image:
-    """Bodies over the half-dimmed background, far ones first."""
+    """Bodies over the half-dimmed background; what is nearer hides what is behind it, also among several people."""
     picture = Image.new("RGB", (size, size), GROUND) if background is None else fit_square(background, size)
     picture = picture.point([v // 2 for v in range(256)] * 3)
-    canvas = picture.resize((size * _OVERSAMPLING, size * _OVERSAMPLING), Image.Resampling.NEAREST)
-    placed = [(joints + camera_translation(box, camera), betas) for joints, betas, box, camera in bodies]
-    order = sorted(range(len(placed)), key=lambda i: -placed[i][0][0, 2])
-    for index in order:
-        _draw_body(canvas, *placed[index], _COLOURS[index % len(_COLOURS)])
-    return canvas.resize((size, size), Image.Resampling.LANCZOS)
+    side = size * _OVERSAMPLING
+    canvas = np.array(picture.resize((side, side), Image.Resampling.NEAREST))
+    depth = np.full((side, side), np.inf)
+    for number, (joints, betas, box, camera) in enumerate(bodies):
+        placed = joints + camera_translation(box, camera)
+        for capsule in _capsules(placed, girth(betas)):
+            _paint(canvas, depth, capsule, _COLOURS[number % len(_COLOURS)])
+    return Image.fromarray(canvas).resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _draw_body(canvas: Image.Image, joints: np.ndarray, betas: np.ndarray, colour: np.ndarray) -> None:
-    """Capsules from far to near, each with a dark rim, nearer ones lighter."""
-    width = girth(betas)
+def _capsules(joints: np.ndarray, width: float) -> Iterator[Capsule]:
+    """The limbs, and the head as a ball."""
+    for a, b, radius in LIMBS:
+        yield joints[a], joints[b], radius * width
     up = joints[15] - joints[12]
     head = joints[15] + HEAD_LIFT * up / max(float(np.linalg.norm(up)), 1e-6)
-    capsules = [(joints[a], joints[b], radius * width) for a, b, radius in LIMBS] + [(head, head, HEAD_RADIUS * width)]
-    depths = np.array([(a[2] + b[2]) / 2 for a, b, _ in capsules])
-    nearness = (depths.max() - depths) / max(float(np.ptp(depths)), 1e-6)
-    for index in np.argsort(-depths):
-        start, end, radius = capsules[index]
-        if depths[index] > _NEAR:
-            shade = colour * (0.65 + 0.35 * nearness[index])
-            for grow, tone in ((1.0, shade * 0.45), (0.78, shade)):
-                _capsule(canvas, start, end, radius * grow, tuple(int(v) for v in tone))
+    yield head, head, HEAD_RADIUS * width
 
 
-def _capsule(canvas: Image.Image, start: np.ndarray, end: np.ndarray, radius: float, colour: tuple[int, ...]) -> None:
-    draw, side = ImageDraw.Draw(canvas), canvas.width
-    ends = [project(point) * side for point in (start, end)]
-    radii = [FOCAL_OVER_SIZE * radius / max(float(point[2]), _NEAR) * side for point in (start, end)]
-    for (x, y), r in zip(ends, radii, strict=True):
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
-    along = ends[1] - ends[0]
-    length = float(np.linalg.norm(along))
-    if length > 1e-6:
-        across = np.array([-along[1], along[0]]) / length
-        corners = [ends[0] + across * radii[0], ends[1] + across * radii[1]]
-        corners += [ends[1] - across * radii[1], ends[0] - across * radii[0]]
-        draw.polygon([tuple(c) for c in corners], fill=colour)
+def _paint(canvas: np.ndarray, depth: np.ndarray, capsule: Capsule, colour: np.ndarray) -> None:
+    """Draw a capsule into a picture (S, S, 3) uint8 and its depth (S, S) in metres, in place."""
+    start, end, radius = capsule
+    side = len(canvas)
+    if min(start[2], end[2]) - radius < _NEAR:
+        return
+    reach = FOCAL_OVER_SIZE * radius / (min(start[2], end[2]) - radius)
+    corners = np.stack([project(start), project(end)])
+    low = np.floor((corners.min(axis=0) - reach) * side).clip(0, side).astype(int)
+    high = np.ceil((corners.max(axis=0) + reach) * side).clip(0, side).astype(int)
+    if (low >= high).any():
+        return
+    x, y = (((np.arange(low[axis], high[axis]) + 0.5) / side - 0.5) / FOCAL_OVER_SIZE for axis in (0, 1))
+    rays = np.stack([*np.meshgrid(x, y), np.ones((len(y), len(x)))], axis=-1)
+    window = np.s_[low[1] : high[1], low[0] : high[0]]
+    distance, normal = _hit(rays, capsule)
+    seen = distance < depth[window]
+    brightness = _AMBIENT + (1 - _AMBIENT) * np.clip(normal[seen] @ _LIGHT, 0, 1)
+    canvas[window][seen] = np.rint(colour * brightness[:, None]).astype(np.uint8)
+    depth[window][seen] = distance[seen]
+
+
+def _hit(rays: np.ndarray, capsule: Capsule) -> tuple[np.ndarray, np.ndarray]:
+    """Where rays from the camera first meet a capsule.
+
+    A ray meets the endless cylinder round the axis, and where that is beyond an end, the ball round this end.
+
+    Args:
+        rays: (…, 3) directions with z = 1.
+
+    Returns:
+        distance along z (…), infinite where nothing is met, and outward unit normal (…, 3) there.
+    """
+    start, end, radius = capsule
+    axis = end - start
+    length2 = max(float(axis @ axis), 1e-12)
+
+    def along(points: np.ndarray) -> np.ndarray:
+        """Place along the axis: 0 at the start, 1 at the end."""
+        return (points - start) @ axis / length2
+
+    across = rays - (rays @ axis / length2)[..., None] * axis  # rays and start without their part along the axis
+    cylinder = _meet(across, start - (start @ axis / length2) * axis, radius)
+    met = np.isfinite(cylinder)  # both balls lie inside of the endless cylinder
+    where = along(np.where(met, cylinder, 0.0)[..., None] * rays)
+    ball = _meet(rays, start + np.where(where > 0.5, 1.0, 0.0)[..., None] * axis, radius)
+    distance = np.where((where >= 0) & (where <= 1), cylinder, np.where(met, ball, np.inf))
+    point = np.where(np.isfinite(distance), distance, 0.0)[..., None] * rays
+    nearest = start + np.clip(along(point), 0, 1)[..., None] * axis
+    return distance, (point - nearest) / radius
+
+
+def _meet(rays: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
+    """Smallest t with |t · ray − centre| = radius; infinite if there is none."""
+    a, b = (rays * rays).sum(axis=-1), (rays * centre).sum(axis=-1)
+    root = b * b - a * ((centre * centre).sum(axis=-1) - radius * radius)
+    return np.where(root >= 0, (b - np.sqrt(np.maximum(root, 0))) / np.maximum(a, 1e-12), np.inf)

@@ -20,6 +20,8 @@ MILLIMETRES = 1000.0
 FULL_SCALE = 65_535
 """Largest value of the 16-bit file; the published normalisation works on value / FULL_SCALE."""
 _FORM = "an (H, W) float32 array of metres with NaN where depth is unknown"
+_FARTHEST_MEDIAN = 200.0
+"""Metres. A map whose middle is farther away is in another unit: the file format ends at 65.535 m."""
 
 
 class Depth(DenseModality[np.ndarray]):
@@ -69,12 +71,23 @@ class Depth(DenseModality[np.ndarray]):
         if value.size > 1 and valid.min() == valid.max():
             fix = "Check that it is a depth map and was not clipped or scaled to nothing."
             raise ModalityError(self.name, source, f"all pixels have the same depth {valid.min():g}.", fix)
+        median = float(np.median(valid))
+        if median > _FARTHEST_MEDIAN:
+            raise ModalityError(
+                self.name,
+                source,
+                f"the median depth is {median:g}, expected metres.",
+                "It looks like millimetres: give array / 1000 (and NaN where depth is unknown).",
+            )
 
     def _check_form(self, value: np.ndarray, source: str) -> np.ndarray:
         """The known depths of a well-formed map (which a poor prediction is, too)."""
         value = require_array(value, self.name, source, _FORM)
         if value.ndim != 2 or value.dtype.kind != "f":
-            raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"Give {_FORM}.")
+            fix = f"Give {_FORM}"
+            if value.ndim == 2 and value.dtype.kind in "iu":
+                fix += "; of whole millimetres with 0 = unknown: numpy.where(array > 0, array / 1000, numpy.nan)"
+            raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"{fix}.")
         valid = value[~np.isnan(value)]
         if not valid.size:
             raise ModalityError(self.name, source, "no pixel has a depth.", "Leave the modality out for this picture.")
@@ -91,9 +104,9 @@ class Depth(DenseModality[np.ndarray]):
         return np.where(seen > 0, seen, np.float32(np.nan))
 
     def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """Turbo colours between the nearest (blue) and the farthest (red) pixel; unknown pixels are dark grey."""
+        """Turbo colours from near (blue) to far (red), from the 1st to the 99th percentile; unknown is dark grey."""
         valid = np.isfinite(value)
-        low, high = (value[valid].min(), value[valid].max()) if valid.any() else (0.0, 1.0)
+        low, high = np.percentile(value[valid], [1, 99]) if valid.any() else (0.0, 1.0)
         scaled = (np.where(valid, value, low) - low) / max(high - low, 1e-6)
         picture = np.where(valid[..., None], turbo(scaled), np.array(GROUND, dtype=np.uint8))
         return fit_square(Image.fromarray(picture), size)

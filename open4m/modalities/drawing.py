@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,31 +38,41 @@ def _interpolate(values: np.ndarray, stops: np.ndarray, colours: np.ndarray) -> 
     return np.rint(np.stack([np.interp(values, stops, colours[:, c]) for c in range(3)], axis=-1)).astype(np.uint8)
 
 
-def principal_colours(features: np.ndarray) -> np.ndarray:
-    """The first three principal components of a feature map as colours.
+def principal_colours(maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The first three principal components of feature maps as red, green and blue.
 
-    Fitted on this map alone and scaled by one common minimum and maximum (as the published demo draws feature
-    maps). The sign of a component is fixed by its largest loading, so that equal maps give equal pictures.
+    The components are fitted on all maps together, so that equal features have equal colours in all of them. Each
+    is scaled by its 1st and 99th percentile: a few outliers do not wash out the rest. The sign of a component is
+    fixed by its largest loading, so that equal maps give equal pictures.
 
     Args:
-        features: (C, h, w) float.
+        maps: (C, h, w) float each, C alike.
 
     Returns:
-        (h, w, 3) uint8; grey where the map does not vary.
+        (h, w, 3) uint8 each; components that do not vary are middle grey.
     """
-    channels, rows, cols = features.shape
-    points = features.reshape(channels, -1).T.astype(np.float64)
+    points = np.concatenate([m.reshape(len(m), -1).T for m in maps]).astype(np.float64)
     points -= points.mean(axis=0)
     left, strength, loadings = np.linalg.svd(points, full_matrices=False)
     count = min(3, len(strength))
     largest = np.abs(loadings[:count]).argmax(axis=1)
     signs = np.where(loadings[np.arange(count), largest] < 0, -1.0, 1.0)
-    components = np.zeros((rows * cols, 3))
+    components = np.zeros((len(points), 3))
     components[:, :count] = left[:, :count] * strength[:count] * signs
-    low, high = components.min(), components.max()
-    if high - low < 1e-9:
-        return np.full((rows, cols, 3), 128, dtype=np.uint8)
-    return np.rint(255 * (components - low) / (high - low)).astype(np.uint8).reshape(rows, cols, 3)
+    low, high = np.percentile(components, [1, 99], axis=0)
+    varies = high - low > 1e-9 * max(float(strength.max()), 1.0)
+    scaled = np.where(varies, (components - low) / np.where(varies, high - low, 1.0), 0.5)
+    colours = np.rint(255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+    ends = np.cumsum([m[0].size for m in maps])[:-1]
+    return [part.reshape(*m.shape[1:], 3) for part, m in zip(np.split(colours, ends), maps, strict=True)]
+
+
+def distinct_colours(count: int) -> list[Colour]:
+    """``count`` bright colours, neighbours far apart: hues a golden angle after each other, in three tones."""
+    tones = ((0.75, 1.0), (0.45, 0.95), (0.9, 0.75))
+    hues = [(0.03 + 0.618034 * number) % 1.0 for number in range(count)]
+    mixed = [colorsys.hsv_to_rgb(hue, *tones[number % 3]) for number, hue in enumerate(hues)]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in mixed]
 
 
 def font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -91,17 +91,26 @@ class FeatureMap(Features):
     def apply(self, value: np.ndarray, view: View) -> np.ndarray:
         """The crop, resized bilinearly to the grid of the whole map (not to ``view.size``, which is in pixels).
 
-        An approximation: features of a cropped picture are not the cropped features of the picture.
+        Where ``view.size`` is no square, the shorter side of the grid shrinks with it. An approximation: features of a
+        cropped picture are not the cropped features of the picture.
         """
         _, rows, cols = value.shape
         if view.box_for((rows, cols)) == (0, 0, cols, rows):
             return np.ascontiguousarray(value[:, :, ::-1]) if view.flip else value
-        seen = replace(view, size=(rows, cols)).array(value.transpose(1, 2, 0), Resample.BILINEAR)
+        longest = max(view.size)
+        grid = (max(1, round(rows * view.size[0] / longest)), max(1, round(cols * view.size[1] / longest)))
+        seen = replace(view, size=grid).array(value.transpose(1, 2, 0), Resample.BILINEAR)
         return np.ascontiguousarray(seen.transpose(2, 0, 1))
 
     def draw(self, value: np.ndarray, size: int = 224, background: Image.Image | None = None) -> Image.Image:
         """The first three principal components of this map as red, green and blue."""
-        return fit_square(Image.fromarray(principal_colours(value)), size, smooth=False)
+        return self.draw_all([value], size)[0]
+
+    def draw_all(
+        self, values: Sequence[np.ndarray], size: int = 224, backgrounds: Sequence[Image.Image | None] | None = None
+    ) -> list[Image.Image]:
+        """As :meth:`draw`, with the components of all maps together: equal colours are equal features."""
+        return [fit_square(Image.fromarray(c), size, smooth=False) for c in principal_colours(values)]
 
     def to_array(self, value: np.ndarray) -> np.ndarray:
         """(C, h, w) float32, as it is."""

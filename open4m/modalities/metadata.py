@@ -169,6 +169,7 @@ class Metadata(TextModality[dict[str, float]]):
                 length = (size - 1) * coding.code(value[field]) / coding.top
                 table.rectangle((0, row * step, length, (row + 1) * step - 1), fill=_BAR)
             text = f"{value[field]:.0f}" if isinstance(coding, Count) else f"{value[field]:.2f}"
+            text += " px" if field.startswith("original") else ""
             table.text((margin, middle), field.replace("_", " "), fill=_INK, font=face, anchor="lm")
             table.text((size - 1 - margin, middle), text, fill=_INK, font=face, anchor="rm")
         return picture

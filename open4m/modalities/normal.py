@@ -19,6 +19,7 @@ from open4m.streams import StreamSpec
 _FORM = "an (H, W, 3) float32 array of unit vectors, zero where there is no surface"
 # Rounding to 8 bits moves a length by less than 0.01; resized and JPEG-compressed maps stray further.
 _NEAR_UNIT = (0.75, 1.25)
+_UNIT = (0.97, 1.03)
 _MAX_STRAY = 0.05
 
 
@@ -62,21 +63,25 @@ class Normal(DenseModality[np.ndarray]):
     def validate(self, value: np.ndarray, source: str) -> None:
         value = require_array(value, self.name, source, _FORM)
         if value.ndim != 3 or value.shape[-1] != 3 or value.dtype.kind != "f":
-            raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"Give {_FORM}.")
+            fix = f"Give {_FORM}"
+            if value.dtype == np.uint8:
+                fix += "; from the colours of a file: array.astype(numpy.float32) / 127.5 - 1"
+            raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"{fix}.")
         require_finite(value, self.name, source)
         self._check_lengths(value, source)
 
     def _check_lengths(self, vectors: np.ndarray, source: str) -> None:
         length = np.linalg.norm(vectors, axis=-1)
         length = length[length > 0]
-        stray = float(((length < _NEAR_UNIT[0]) | (length > _NEAR_UNIT[1])).mean()) if length.size else 0.0
+        # Colours in [0, 1] have lengths of 0.7 to 1.2 where the vectors had 1, but never a negative component.
+        near = _NEAR_UNIT if vectors.min() < 0 else _UNIT
+        stray = float(((length < near[0]) | (length > near[1])).mean()) if length.size else 0.0
         if stray > _MAX_STRAY:
-            raise ModalityError(
-                self.name,
-                source,
-                f"{stray:.0%} of the vectors are not of unit length (median length {np.median(length):.2f}).",
-                "Give unit vectors in [-1, 1] (file: 127.5·(n + 1)), not normalised or rescaled again.",
-            )
+            fix = "Give unit vectors in [-1, 1] (file: 127.5·(n + 1)), not normalised or rescaled again."
+            if vectors.min() >= 0:
+                fix = "If they are colours in [0, 1], give 2 * array - 1; in 0…255, array / 127.5 - 1."
+            found = f"in [{vectors.min():.2g}, {vectors.max():.2g}], median length {np.median(length):.2f}"
+            raise ModalityError(self.name, source, f"{stray:.0%} of the vectors are not of unit length ({found}).", fix)
 
     def apply(self, value: np.ndarray, view: View) -> np.ndarray:
         """Bilinear, brought back to unit length; a flip mirrors x; zero outside of the picture."""

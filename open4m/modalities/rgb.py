@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, DenseModality, Metric, token_stream
-from open4m.modalities.checks import pairs, require_array
+from open4m.modalities.checks import pairs, require_array, require_finite
 from open4m.modalities.drawing import fit_square
 from open4m.modalities.pictures import open_picture, png_bytes
 from open4m.modalities.registry import register
@@ -39,14 +39,14 @@ class Rgb(DenseModality[np.ndarray]):
         return self._from_picture(open_picture(data, source, self.name), source)
 
     def encode(self, value: np.ndarray) -> bytes:
-        self.validate(value, "encode")
+        self._check_form(value, "encode")
         return png_bytes(value)
 
     @classmethod
     def coerce(cls, picture: object) -> np.ndarray:
         """A ``PIL.Image.Image`` of any mode, or an (H, W, 3) uint8 array, as a value."""
         if isinstance(picture, Image.Image):
-            return cls._from_picture(picture, "picture")
+            picture = cls._from_picture(picture, "picture")
         cls._check(picture, "array")
         return np.asarray(picture)
 
@@ -67,22 +67,28 @@ class Rgb(DenseModality[np.ndarray]):
 
     @classmethod
     def _check(cls, value: object, source: str) -> None:
-        form = "an (H, W, 3) uint8 array"
-        array = require_array(value, cls.name, source, form)
-        if array.ndim != 3 or array.shape[2] != 3:
-            fix = (
-                "Move the channels to the end: array.transpose(1, 2, 0)." if _channels_first(array) else f"Give {form}."
+        array = cls._check_form(value, source)
+        if array.max() == 1:
+            raise ModalityError(
+                cls.name,
+                source,
+                "the largest value is 1, expected 0…255.",
+                "If it was in 0…1 before it was cast to whole numbers, use numpy.rint(255 * array).astype(numpy.uint8) "
+                "on the original; multiply a 0/1 mask by 255.",
             )
-            raise ModalityError(cls.name, source, f"found shape {array.shape}, expected (H, W, 3).", fix)
+
+    @classmethod
+    def _check_form(cls, value: object, source: str) -> np.ndarray:
+        """A well-formed picture (which a nearly black prediction is, too)."""
+        array = require_array(value, cls.name, source, "an (H, W, 3) uint8 array")
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise ModalityError(cls.name, source, f"found shape {array.shape}, expected (H, W, 3).", _shape_fix(array))
         if array.dtype != np.uint8:
+            require_finite(array, cls.name, source)
             low, high = array.min(), array.max()
-            if low >= 0 and high <= 1:
-                fix = "Values look like 0…1: use numpy.rint(255 * array).astype(numpy.uint8)."
-            elif low < 0:
-                fix = "Values look normalised: give the picture as it was before, open4m normalises by itself."
-            else:
-                fix = "Check the scale of the values and convert with astype(numpy.uint8)."
-            raise ModalityError(cls.name, source, f"found {array.dtype} in [{low:g}, {high:g}], expected uint8.", fix)
+            found = f"found {array.dtype} in [{low:g}, {high:g}], expected uint8 in 0…255."
+            raise ModalityError(cls.name, source, found, _scale_fix(float(low), float(high)))
+        return array
 
     def apply(self, value: np.ndarray, view: View) -> np.ndarray:
         """Crop and bicubic resize; black outside of the picture."""
@@ -133,8 +139,35 @@ class Rgb(DenseModality[np.ndarray]):
         return pixels, token_stream(self.name, self.name, image_size, patch_size, 16_384)
 
 
-def _channels_first(array: np.ndarray) -> bool:
-    return array.ndim == 3 and array.shape[0] == 3
+def _shape_fix(array: np.ndarray) -> str:
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1):
+        return "Repeat a grey picture three times: numpy.dstack([array] * 3)."
+    if array.ndim == 3 and array.shape[2] == 4:
+        return "Take away the transparency: give PIL.Image.fromarray(array) instead."
+    if array.ndim == 3 and array.shape[0] == 3:
+        return "Move the channels to the end: array.transpose(1, 2, 0)."
+    return "Give an (H, W, 3) uint8 array; a batch as a list of pictures."
+
+
+_SCALES: tuple[tuple[float, float, str, str], ...] = (
+    (0.0, 1.0, "0…1", "numpy.rint(255 * array)"),
+    (0.0, 255.0, "0…255", "numpy.rint(array)"),
+    (0.0, 65_535.0, "16 bits", "numpy.rint(array / 257)"),
+    (-1.0, 1.0, "[-1, 1] (mean and deviation 0.5)", "numpy.rint(127.5 * (array + 1))"),
+    (-2.2, 2.7, "ImageNet-standardised", "numpy.rint(255 * (array * [0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]))"),
+)
+"""Scales that pictures are often left in: low, high, what it is called, the way back to 0…255. The first that fits."""
+
+
+def _scale_fix(low: float, high: float) -> str:
+    """What an array of numbers that are no bytes seems to be, and how to convert it. Nothing is ever converted here."""
+    for lowest, highest, name, conversion in _SCALES:
+        if lowest <= low and high <= highest:
+            return (
+                f"It looks like {name}: use {conversion}.astype(numpy.uint8), or give the picture as it was before; "
+                "open4m normalises by itself."
+            )
+    return "Its scale is not a usual one: give the picture as it was before it was normalised, as uint8."
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

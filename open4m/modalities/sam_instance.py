@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
-from open4m.modalities.drawing import GROUND, fit_square
+from open4m.modalities.drawing import GROUND, distinct_colours, fit_square
 from open4m.modalities.grammar import (
     CODES,
     Numbers,
@@ -103,10 +103,11 @@ def merge_duplicates(instances: Sequence[Instance]) -> list[Instance]:
 
 
 def _same(a: Instance, b: Instance) -> bool:
-    first, second = a.box_mask(), b.box_mask()
-    dice = 2 * ((first * second).sum() + 0.01) / (first.sum() + second.sum() + 0.01)
     inner = np.clip(np.minimum(a.box[2:], b.box[2:]) - np.maximum(a.box[:2], b.box[:2]), 0, None).prod()
-    return bool(dice > _SAME_DICE and inner / max(a.area + b.area - inner, 1e-12) > _SAME_IOU)
+    if inner / max(a.area + b.area - inner, 1e-12) <= _SAME_IOU:  # boxes first: they cost little
+        return False
+    first, second = a.box_mask(), b.box_mask()
+    return bool(2 * ((first * second).sum() + 0.01) / (first.sum() + second.sum() + 0.01) > _SAME_DICE)
 
 
 def _mean(group: list[Instance]) -> Instance:
@@ -120,6 +121,12 @@ def _mean(group: list[Instance]) -> Instance:
 def _outlined(instance: Instance) -> Instance:
     corner, extent = instance.box[:2], instance.box[2:] - instance.box[:2]
     return replace(instance, polygon=corner + extent * outline(instance.box_mask() > 0.5))
+
+
+def _shrunk(mask: np.ndarray) -> np.ndarray:
+    """A mask without the pixels at its border (that of the picture is none)."""
+    padded = np.pad(mask, 1, mode="edge")
+    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def _corners(box: np.ndarray) -> np.ndarray:
@@ -180,6 +187,7 @@ class SamInstance(TextModality[list[Instance]]):
     )
     extensions = ("json",)
     max_tokens = 290
+    can_merge = True
 
     # -- files ------------------------------------------------------------------------------------------------
     def decode(self, data: bytes, source: str) -> list[Instance]:
@@ -249,21 +257,15 @@ class SamInstance(TextModality[list[Instance]]):
         return seen
 
     def draw(self, value: list[Instance], size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """Coloured masks, the largest first, over the background."""
+        """Coloured masks with their outlines, the largest first, over the background."""
         ground = Image.new("RGB", (size, size), GROUND) if background is None else fit_square(background, size)
         picture = np.asarray(ground, dtype=np.float32).copy()
-        rng = np.random.default_rng(0)  # the published sequence of colours
-        outlines = []
-        for instance in sorted(value, key=lambda i: -i.area):
-            colour = rng.integers(0, 255, 3)
+        ordered = sorted(value, key=lambda i: -i.area)
+        for instance, colour in zip(ordered, distinct_colours(len(ordered)), strict=True):
             inside = instance.image_mask(size)
-            picture[inside] = 0.35 * picture[inside] + 0.65 * colour
-            outlines.append((instance.box, tuple(int(c) for c in colour)))
-        result = Image.fromarray(np.rint(picture).astype(np.uint8))
-        frames = ImageDraw.Draw(result)
-        for box, colour in outlines:
-            frames.rectangle(tuple((np.clip(box, 0, 1) * (size - 1)).tolist()), outline=colour)
-        return result
+            picture[inside] = 0.45 * picture[inside] + 0.55 * np.array(colour)
+            picture[inside & ~_shrunk(inside)] = colour
+        return Image.fromarray(np.rint(picture).astype(np.uint8))
 
     def describe(self, value: list[Instance], predicted: bool = False) -> str:
         return "1 instance" if len(value) == 1 else f"{len(value) or 'no'} instances"

@@ -65,10 +65,21 @@ class Semseg(DenseModality[np.ndarray]):
     def validate(self, value: np.ndarray, source: str) -> None:
         value = require_array(value, self.name, source, _FORM)
         if value.ndim != 2 or value.dtype != np.uint8:
-            raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"Give {_FORM}.")
+            fix = f"Give {_FORM}"
+            if value.ndim == 2 and value.dtype.kind in "iub":
+                fix += "; convert with astype(numpy.uint8) after mapping ignored pixels to 0"
+            elif value.ndim == 3:
+                fix += "; colours are not class ids, and logits need argmax first"
+            raise ModalityError(self.name, source, f"found {value.dtype} {value.shape}.", f"{fix}.")
         if value.max() > CLASSES:
-            fix = f"Give {_FORM}; in files, 255 stands for none."
-            raise ModalityError(self.name, source, f"found the value {value.max()}.", fix)
+            wrong = np.unique(value[value > CLASSES])
+            fix = "Values are the contiguous id + 1 with 0 = none; "
+            if 255 in wrong:
+                fix += "255 stands for none in files only: numpy.where(array == 255, 0, array + 1)."
+            else:
+                fix += "map official COCO category ids (up to 200) with open4m.modalities.coco.panoptic_value(name)."
+            found = ", ".join(str(v) for v in wrong[:8])
+            raise ModalityError(self.name, source, f"found the values {found}, expected 0…{CLASSES}.", fix)
 
     def apply(self, value: np.ndarray, view: View) -> np.ndarray:
         """Nearest neighbour; 0 outside of the picture."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 Resample = Image.Resampling
+
+Fit = Literal["crop", "letterbox"]
+"""How a picture of any shape becomes the model's square: its largest centred square, or all of it between bars."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,18 @@ class View:
         return cls((rows - side) // 2, (cols - side) // 2, side, side, False, (size, size), original)
 
     @classmethod
+    def letterbox(cls, original: tuple[int, int], size: int) -> View:
+        """All of the image, centred in a square of its longer side, resized to ``size`` × ``size``; the bars are 0."""
+        rows, cols = original
+        side = max(rows, cols)
+        return cls(-((side - rows) // 2), -((side - cols) // 2), side, side, False, (size, size), original)
+
+    @classmethod
+    def fitted(cls, original: tuple[int, int], size: int, fit: Fit) -> View:
+        """:meth:`centre_square` (``crop``) or :meth:`letterbox`."""
+        return cls.letterbox(original, size) if fit == "letterbox" else cls.centre_square(original, size)
+
+    @classmethod
     def random_crop(
         cls,
         original: tuple[int, int],
@@ -79,6 +95,21 @@ class View:
         centre = cls.centre_square(original, size)
         return cls(centre.top, centre.left, centre.height, centre.width, flip, (size, size), original)
 
+    def inverse(self) -> View:
+        """The way back: from a picture seen through this view to all of the original, at the scale of what was seen.
+
+        What was not seen is outside (0). A letterbox is undone without resampling: its bars are cut off, to whole
+        pixels.
+        """
+        (rows, cols), (height, width) = self.original, self.size
+        scale_y, scale_x = height / self.height, width / self.width
+        top, left = round(-self.top * scale_y), round(-self.left * scale_x)
+        bottom = max(top + 1, round((rows - self.top) * scale_y))
+        right = max(left + 1, round((cols - self.left) * scale_x))
+        if self.flip:
+            left, right = width - right, width - left
+        return View(top, left, bottom - top, right - left, self.flip, (bottom - top, right - left), self.size)
+
     @classmethod
     def from_row(cls, row: np.ndarray, size: int, original: tuple[int, int], index: int) -> View:
         """From one row (top, left, h, w, flip) of a published ``crop_settings`` file."""
@@ -88,6 +119,17 @@ class View:
     def to_row(self) -> np.ndarray:
         """(5,) int64, the published ``crop_settings`` row; inverse of :meth:`from_row`."""
         return np.array([self.top, self.left, self.height, self.width, int(self.flip)], dtype=np.int64)
+
+    def filled(self, grid: tuple[int, int]) -> np.ndarray:
+        """(rows, columns) bool: the cells of a grid over the result that show anything of the image, not only bars."""
+        inside = []
+        for cells, start, extent, whole in zip(
+            grid, (self.top, self.left), (self.height, self.width), self.original, strict=True
+        ):
+            borders = start + extent * np.arange(cells + 1) / cells
+            inside.append((borders[1:] > 1e-6) & (borders[:-1] < whole - 1e-6))
+        seen = inside[0][:, None] & inside[1]
+        return seen[:, ::-1] if self.flip else seen
 
     def box_for(self, shape: tuple[int, int]) -> tuple[float, float, float, float]:
         """(left, top, right, bottom) of the crop in pixels of an image of ``shape`` (rows, columns)."""

@@ -163,7 +163,7 @@ def test_plans_are_printed_and_nothing_is_done(model: str, place: Path, capsys: 
     text = capsys.readouterr().out
     assert "tiny: rgb@32 → depth, caption" in text and "encoder passes" in text and "Apache-2.0" in text
     assert main([*arguments, "--json"]) == 0
-    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out)["plan"])
     assert plan.requested == ("depth", "caption") and plan.inputs == ("rgb@32",)
     assert not list(place.iterdir())
 
@@ -171,7 +171,7 @@ def test_plans_are_printed_and_nothing_is_done(model: str, place: Path, capsys: 
 @pytest.mark.usefixtures("place")
 def test_all_targets_are_the_default(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--rgb", "x.png", "--model", model, "--plan", "--json"]) == 0
-    plan = Plan.from_dict(json.loads(capsys.readouterr().out))
+    plan = Plan.from_dict(json.loads(capsys.readouterr().out)["plan"])
     assert set(plan.requested) == set(all_modalities()) - {"rgb", "t5_caption"}
 
 

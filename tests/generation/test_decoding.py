@@ -127,6 +127,20 @@ def test_sequences_written_together_equal_those_written_alone() -> None:
     assert write_sequences(model, [alone], [8])[0][0] == together[0][1]
 
 
+def test_repeats_share_an_encoding_and_draw_anew() -> None:
+    model, counted = bundle().model, []
+    views = Views((canvas().opened("caption"),))
+    jobs = [SequenceJob("caption", views, Sampler(0.8, top_p=0.9), 12, repeat=repeat) for repeat in range(3)]
+    encode = model.encode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "encode", lambda inputs: counted.append(len(inputs.token)) or encode(inputs))
+        repeats = write_sequences(model, jobs, [7, 8])
+    assert counted == [2]  # two samples, not six
+    assert repeats[0] == write_sequences(model, jobs[:1], [7, 8])[0]
+    assert repeats[2] == write_sequences(model, jobs[2:], [7, 8])[0]
+    assert repeats[0] != repeats[1] != repeats[2]
+
+
 def test_rows_stop_at_their_own_closing_sentinel() -> None:
     class Script:
         """A sampler that writes a fixed text per call."""

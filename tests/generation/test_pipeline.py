@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -129,6 +130,26 @@ def test_chained_generation_and_seeds() -> None:
     assert tokens(first, "rgb") == tokens(again, "rgb") != tokens(other, "rgb")
     assert list(first) == ["rgb", "caption"] and len(first["clip"].tokens) == 16
     assert first["rgb"].value.shape == (SIZE, SIZE, 3)
+
+
+def test_repeated_instances_are_merged_into_one_list() -> None:
+    plan = model().plan(["sam_instance", "caption"], ["rgb"]).edit("caption", tokens=8)
+    once = plan.edit("sam_instance", tokens=40, temperature=1.0)
+    often = once.edit("sam_instance", repeats=4)
+    single, merged, again = (
+        model().generate({"rgb": [picture(0), picture(1)]}, plan=p, seed=3) for p in (once, often, often)
+    )
+    assert tokens(merged, "sam_instance") == tokens(again, "sam_instance")
+    assert tokens(merged, "caption") == tokens(single, "caption")
+    for row in range(2):
+        ids = single["sam_instance"][row].tokens
+        assert merged["sam_instance"][row].tokens[: len(ids)].tolist() == ids.tolist()
+        assert len(merged["sam_instance"][row].tokens) > 3 * len(ids)
+        words = f" {bundle().text.decode(merged['sam_instance'][row].tokens.tolist())} "
+        assert len(set(re.findall(r" point v0=\d+ v1=\d+ ", words))) >= 4  # query points differ
+    assert len(merged.canvas.sequence("sam_instance", 0)) == len(single["sam_instance"][0].tokens)
+    with pytest.raises(GenerationError, match="caption: repeats is 2, but its values cannot be merged"):
+        model().generate({"rgb": picture()}, plan=plan.edit("caption", repeats=2))
 
 
 def test_nothing_given_and_variations() -> None:

@@ -139,7 +139,10 @@ def test_what_is_no_plan_is_refused(broken: dict) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"steps": 0}, {"temperature": -1}, {"top_p": 2}, {"scheme": "x"}, {"temperature_schedule": "x"}, {"steps": 2}],
+    [
+        *({"steps": 0}, {"repeats": 2}, {"temperature": -1}, {"top_p": 2}, {"scheme": "x"}),
+        *({"temperature_schedule": "x"}, {"steps": 2}),
+    ],
 )
 def test_impossible_settings_are_refused(changes: dict) -> None:
     plan = model().plan(["depth"], ["rgb"])

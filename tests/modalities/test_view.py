@@ -135,3 +135,45 @@ def test_channels_of_an_array_are_resized_alike() -> None:
 def test_empty_views_are_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         View(0, 0, 0, 4, False, (4, 4), (8, 8))
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
+def test_a_letterbox_shows_everything_and_its_inverse_cuts_the_bars_off(rows: int, cols: int, size: int) -> None:
+    view = View.letterbox((rows, cols), size)
+    back = view.inverse()
+    side = max(rows, cols)
+    assert back.size == (back.height, back.width) and max(back.size) == size
+    assert abs(back.height - size * rows / side) <= 1 and abs(back.width - size * cols / side) <= 1
+    assert min(back.top, back.left) >= 0 and max(back.top + back.height, back.left + back.width) <= size
+    corners = np.array([[0.0, 0.0], [1.0, 1.0]])
+    slack = np.array([1.0 / back.width, 1.0 / back.height])  # bars end at whole pixels
+    np.testing.assert_array_less(np.abs(back.points(view.points(corners)) - corners).max(axis=0), slack + 1e-9)
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(1, 3))
+def test_a_letterbox_and_its_inverse_return_the_picture(rows: int, cols: int, enlarged: int) -> None:
+    values = numbered((rows, cols))
+    view = View.letterbox((rows, cols), max(rows, cols) * enlarged)
+    square = view.array(values, Resample.NEAREST)
+    expected = np.kron(values, np.ones((enlarged, enlarged)))
+    np.testing.assert_array_equal(view.inverse().array(square, Resample.NEAREST), expected)
+    assert (square > 0).sum() == expected.size  # the bars are 0
+
+
+@given(crops())
+def test_the_inverse_of_a_crop_puts_it_back_in_its_place(view: View) -> None:
+    values = numbered(view.original)
+    found = view.inverse().array(view.array(values, Resample.NEAREST), Resample.NEAREST)
+    assert found.shape == view.original
+    inside = np.s_[view.top : view.top + view.height, view.left : view.left + view.width]
+    np.testing.assert_array_equal(found[inside], values[inside])
+    assert (found > 0).sum() == view.height * view.width
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 8))
+def test_filled_cells_are_those_that_show_the_picture(rows: int, cols: int, cells: int) -> None:
+    view = View.letterbox((rows, cols), cells * max(rows, cols))  # whole pixels per cell and per picture pixel
+    seen = view.array(np.ones((rows, cols), np.float32), Resample.NEAREST)
+    blocks = seen.reshape(cells, max(rows, cols), cells, max(rows, cols)).max(axis=(1, 3)) > 0
+    np.testing.assert_array_equal(view.filled((cells, cells)), blocks)
+    assert View.centre_square((rows, cols), 8).filled((3, 3)).all()

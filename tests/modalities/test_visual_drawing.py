@@ -11,6 +11,7 @@ from PIL import Image
 from open4m.modalities import drawing
 from open4m.modalities.coco import COLOURS, panoptic_value
 from open4m.modalities.depth import Depth
+from open4m.modalities.features import Clip
 from open4m.modalities.semseg import Semseg
 
 
@@ -24,16 +25,47 @@ def test_colour_maps_meet_their_ends_and_clamp() -> None:
     assert drawing.diverging(np.array([-1.0, 0.0, 1.0])).tolist() == [[33, 102, 172], [247, 247, 247], [178, 24, 43]]
 
 
-def test_principal_colours_show_the_main_direction_and_ignore_its_sign() -> None:
-    rng = np.random.default_rng(0)
+def ramp_features(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(8, 5, 6) features that vary along one direction, and how (5, 6)."""
+    rng = np.random.default_rng(seed)
     ramp = np.linspace(-1, 1, 30).reshape(5, 6)
-    features = (np.outer(rng.normal(size=8), ramp) * 10 + 0.01 * rng.normal(size=(8, 30))).reshape(8, 5, 6)
-    colours = drawing.principal_colours(features)
+    return (np.outer(rng.normal(size=8), ramp) * 10 + 0.01 * rng.normal(size=(8, 30))).reshape(8, 5, 6), ramp
+
+
+def test_principal_colours_show_the_main_direction_and_ignore_its_sign() -> None:
+    features, ramp = ramp_features()
+    (colours,) = drawing.principal_colours([features])
     assert colours.shape == (5, 6, 3)
     assert abs(np.corrcoef(colours[..., 0].ravel(), ramp.ravel())[0, 1]) > 0.999
-    np.testing.assert_array_equal(colours, drawing.principal_colours(features + 100))
-    assert (drawing.principal_colours(np.ones((4, 2, 2))) == 128).all()
-    assert drawing.principal_colours(rng.normal(size=(1, 3, 3))).shape == (3, 3, 3)
+    np.testing.assert_array_equal(colours, drawing.principal_colours([features + 100])[0])
+    assert (drawing.principal_colours([np.ones((4, 2, 2))])[0] == 128).all()
+    assert drawing.principal_colours([np.random.default_rng(0).normal(size=(1, 3, 3))])[0].shape == (3, 3, 3)
+
+
+def test_maps_drawn_together_share_their_colours() -> None:
+    features, _ = ramp_features()
+    half = features[:, :2]
+    whole, part = drawing.principal_colours([features, half])
+    np.testing.assert_array_equal(part, whole[:2])
+    assert (drawing.principal_colours([half])[0] != part).any()  # alone, the half fills the whole range
+    one, two = Clip().draw_all([features, features], 30)
+    assert one.tobytes() == two.tobytes() and one.size == (30, 30)
+
+
+def test_outliers_do_not_wash_out_feature_maps() -> None:
+    features = np.random.default_rng(0).normal(size=(8, 20, 20))
+    spoiled = features.copy()
+    spoiled[:, 0, 0] = 50 * np.linalg.svd(features.reshape(8, -1))[0][:, 0]  # along the main direction
+    plain, seen = (drawing.principal_colours([f])[0].astype(float) for f in (features, spoiled))
+    assert seen[1:, :, 0].std() > 0.8 * plain[1:, :, 0].std() > 30
+
+
+def test_distinct_colours_are_bright_and_apart() -> None:
+    colours = np.array(drawing.distinct_colours(100))
+    assert colours.max(axis=1).min() >= 190
+    assert np.abs(np.diff(colours, axis=0)).sum(axis=1).min() > 200
+    twenty = colours[:20]
+    assert (np.abs(twenty[:, None] - twenty[None]).sum(axis=-1) + 999 * np.eye(20, dtype=int)).min() > 80
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 64), st.booleans())

@@ -61,7 +61,8 @@ def test_depth_saturates_in_files() -> None:
         (np.full((4, 4), 2.0, np.float32), "same depth"),
         (np.full((4, 4), np.nan, np.float32), "no pixel"),
         (np.array([[1, np.inf]], np.float32), "infinite"),
-        (np.ones((4, 4), np.uint16), "uint16"),
+        (np.ones((4, 4), np.uint16), "uint16.*array / 1000"),
+        (example_depth() * 1000, r"looks like millimetres: give array / 1000"),
         (example_depth()[None], r"\(1, 30, 20\)"),
         ([[1.0, 2.0]], "found list"),
         (depth.to_array(example_depth())[0], "standardised"),
@@ -178,11 +179,12 @@ def test_black_padding_in_normal_files_is_no_surface() -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (example_normals() / 2 + 0.5, "unit length"),
+        (example_normals() / 2 + 0.5, r"unit length.*2 \* array - 1"),
+        (np.full((4, 4, 3), [0.6, 0.45, 0.95], np.float32) * [[[1]], [[1]], [[1.2]], [[0.8]]], r"2 \* array - 1"),
         (example_normals() * 2, "unit length"),
         (example_normals() * 127, "unit length"),
         (np.full((4, 4, 3), np.nan, np.float32), "NaN"),
-        (example_normals().astype(np.uint8), "uint8"),
+        (example_normals().astype(np.uint8), "uint8.*127.5"),
         (example_normals().transpose(2, 0, 1), r"\(3, 12, 10\)"),
     ],
 )
@@ -239,9 +241,10 @@ def test_semseg_files_round_trip(value: np.ndarray) -> None:
 
 
 def test_semseg_refuses() -> None:
-    refuses(semseg, np.full((2, 2), 134, np.uint8), "134")
-    refuses(semseg, np.zeros((2, 2), np.int64), "int64")
-    refuses(semseg, np.zeros((2, 2, 3), np.uint8), r"\(2, 2, 3\)")
+    refuses(semseg, np.full((2, 2), 134, np.uint8), "134.*official COCO")
+    refuses(semseg, np.array([[3, 255]], np.uint8), "255, expected 0…133.*array == 255")
+    refuses(semseg, np.zeros((2, 2), np.int64), "int64.*astype")
+    refuses(semseg, np.zeros((2, 2, 3), np.uint8), r"\(2, 2, 3\).*colours are not class ids")
     with pytest.raises(ModalityError, match="133, 200"):
         semseg.decode(png_bytes(np.array([[0, 133, 200, 255]], np.uint8)), "x")
     with pytest.raises(ModalityError, match="coloured"):

@@ -1,0 +1,45 @@
+"""``open4m generate`` with the options that change how pictures come in and how fine they come out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_data import write_model
+from tiny_finer import finer
+
+from open4m.cli import main
+from open4m.generation import Plan
+from open4m.hub.bundle import save_bundle
+from open4m.modalities.registry import get_modality
+
+
+def test_letterboxes_repeats_and_super_resolution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, model = tmp_path, str(write_model(tmp_path / "tiny"))
+    monkeypatch.chdir(place)
+    save_bundle(finer().bundle, place / "finer", torch.float32)
+    picture = np.random.default_rng(0).integers(0, 256, (30, 60, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(place / "wide.png")
+    common = ["generate", "wide.png", "--model", model, "--to", "depth", "sam_instance"]
+    assert main([*common, "--fit", "letterbox", "--repeats", "2", "--out", "box"]) == 0
+    assert get_modality("depth").read(place / "box" / "depth.png").shape == (16, 32)
+    with Image.open(place / "box" / "sam_instance.picture.png") as drawn:
+        assert drawn.size == (224, 112)
+    record = json.loads((place / "box" / "plan.json").read_text())
+    assert Plan.from_dict(record["plan"])["sam_instance"].repeats == 2 and record["fit"] == "letterbox"
+    capsys.readouterr()
+    assert main([*common, "--super-resolution", "finer", "--plan", "--json"]) == 0
+    plans = json.loads(capsys.readouterr().out)
+    assert Plan.from_dict(plans["super_resolution"])["depth"].stream == "tok_depth@64"
+    assert main([*common, "--super-resolution", "finer", "--out", "fine"]) == 0
+    assert get_modality("depth").read(place / "fine" / "depth.png").shape == (64, 64)
+    assert "https://example.org/mit" in (place / "fine" / "index.html").read_text()
+    capsys.readouterr()
+    assert main([*common[:-1], "--repeats", "3", "--out", "none"]) == 2
+    assert "--repeats is for sam_instance" in capsys.readouterr().err
