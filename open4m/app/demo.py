@@ -8,14 +8,9 @@ from typing import Any
 
 from open4m.app.page import Section, write_page
 from open4m.app.panels import comparisons, given_panels
+from open4m.evaluation.heldout import HELDOUT, SPLIT
 from open4m.evaluation.samples import read_values
 from open4m.generation.pipeline import AnyToAny
-from open4m.hub.catalogue import ASSETS
-
-HELDOUT = ASSETS / "scenes-heldout"
-"""Scenes that no model was trained on, with every label; they ship with the package."""
-
-SPLIT = "heldout"
 
 CHAINS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("A picture into everything", ("rgb",), "The picture is all that the model sees."),

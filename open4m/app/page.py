@@ -55,6 +55,7 @@ class Section:
     intro: str = ""
     given: Sequence[Panel] = ()
     panels: Sequence[Panel] = ()
+    wide: Sequence[Panel] = ()
     tables: Sequence[Table] = ()
 
 

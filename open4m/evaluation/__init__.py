@@ -1,6 +1,8 @@
-"""Scores of trained models on held-out data, with baselines and tokenizer bounds."""
+"""Scores of trained models on held-out data, with what they must beat and what their tokenizers allow."""
 
 from open4m.evaluation.evaluate import Report, TargetScores, evaluate
+from open4m.evaluation.heldout import heldout_values
+from open4m.evaluation.matrix import Matrix, any_to_any
 from open4m.evaluation.samples import read_values
 
-__all__ = ["Report", "TargetScores", "evaluate", "read_values"]
+__all__ = ["Matrix", "Report", "TargetScores", "any_to_any", "evaluate", "heldout_values", "read_values"]

@@ -5,35 +5,57 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from open4m.evaluation.evaluate import Report, Scores
-from open4m.modalities.registry import get_modality
-
-HEADER = ("target", "score", "model", "mean map", "another picture", "tokenizer bound")
-
-
-def rows(report: Report) -> list[tuple[str, ...]]:
-    """One row per target and metric; the arrow tells which direction is better."""
-    table: list[tuple[str, ...]] = []
-    for entry in report.targets:
-        for metric, how in get_modality(entry.target).card.metrics.items():
-            if metric not in entry.model:
-                continue
-            unit = f" [{how.unit}]" if how.unit else ""
-            arrow = "↑" if how.higher_is_better else "↓"
-            columns = (
-                entry.model,
-                entry.baselines.get("mean map"),
-                entry.baselines.get("another picture"),
-                entry.bound,
-            )
-            table.append((entry.target, f"{metric}{unit} {arrow}", *(_cell(scores, metric) for scores in columns)))
-    return table
+from open4m.evaluation.evaluate import Report, label
+from open4m.evaluation.matrix import Matrix
+from open4m.evaluation.measures import DETAIL, Scores, metrics
 
 
-def markdown(report: Report) -> str:
-    """A Markdown table."""
-    lines = [_line(HEADER), _line(["---"] * 2 + ["---:"] * (len(HEADER) - 2))]
-    return "\n".join([*lines, *map(_line, rows(report))]) + "\n"
+def header(report: Report) -> tuple[str, ...]:
+    """Titles of the columns of :func:`rows`."""
+    return (
+        *("target", "score", "constant"), *(f"from {label(g) or 'nothing'}" for g in report.requests),
+        *("tokenizer bound", "samples"),
+    )  # fmt: skip
+
+
+def rows(report: Report, details: bool = False) -> list[tuple[str, ...]]:
+    """One row per target and metric; the arrow tells which direction is better.
+
+    Args:
+        details: the metrics that look at parts of a target (single metadata fields), instead of the others.
+    """
+    return [
+        (
+            entry.target,
+            f"{name}{f' [{how.unit}]' if how.unit else ''} {'↑' if how.higher_is_better else '↓'}",
+            _cell(entry.constant, name),
+            *(_cell(entry.model.get(label(given), {}), name) for given in report.requests),
+            _cell(entry.bound, name),
+            str(entry.count),
+        )
+        for entry in report.targets
+        for name, how in metrics(entry.target).items()
+        if (DETAIL in name) == details
+    ]
+
+
+def matrix_rows(matrix: Matrix) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the raw values of a matrix."""
+    head = ("given", *(f"{target} {matrix.metric[target]}" for target in matrix.targets))
+    return head, [
+        (name, *map(number, row)) for name, row in zip(matrix.given, matrix.values, strict=True)
+    ]
+
+
+def markdown(report: Report, details: bool = False) -> str:
+    """The table as Markdown."""
+    return markdown_table(header(report), rows(report, details), left=2)
+
+
+def markdown_table(head: Sequence[str], table: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Any table as Markdown; the first ``left`` columns are text, the others numbers."""
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *table]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def number(value: float) -> str:
@@ -43,9 +65,5 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
-def _cell(scores: Scores | None, metric: str) -> str:
-    return "–" if scores is None or metric not in scores else number(scores[metric])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _cell(scores: Scores, metric: str) -> str:
+    return number(scores.get(metric, math.nan))

@@ -41,7 +41,7 @@ class Card:
     Attributes:
         title: heading for pictures, such as ``Surface normals``.
         description: one or two sentences: what a value holds (shape, dtype, units, range), how invalid parts look.
-        metrics: every key that :meth:`Modality.score` may return.
+        metrics: every key that :meth:`Modality.score` may return; the first is the one to compare models by.
         source: who labelled it in the published system (paper, Table/Section), its licence where one is attached.
     """
 

@@ -22,6 +22,7 @@ MAX_COLOURS = 7
 DEFAULT_COLOURS = 5
 _NO_PALETTE = 100.0
 """Distance (ΔE) that counts when nothing was predicted: black against white."""
+_NEAR = 3 * 255 // 50
 
 
 class ColorPalette(TextModality[np.ndarray]):
@@ -31,7 +32,7 @@ class ColorPalette(TextModality[np.ndarray]):
     card = Card(
         title="Palette",
         description="(k, 3) uint8: the k = 1…7 dominant colours, RGB. A prediction without colours has k = 0.",
-        metrics={"delta_E": Metric("ΔE", False)},
+        metrics={"delta_E": Metric("ΔE", False), "within_3_bins": Metric("", True)},
         source="PyPalette (4M-21, Sec. 3.1)",
     )
     extensions = ("json",)
@@ -127,23 +128,54 @@ class ColorPalette(TextModality[np.ndarray]):
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
-        """``delta_E``: mean distance of matched colours in CIE Lab (ΔE 1976), averaged over the palettes.
+        """``delta_E``: distance of two palettes (:func:`palette_distance`), averaged; without colours it counts 100.
 
-        Colours are matched one to one so that the distance is smallest. Palettes may differ in size: the colours
-        left over in the larger one are not compared. A prediction without colours counts 100.
+        ``within_3_bins``: share of the levels (red, green, blue) of the true colours that the matched colour meets
+        within three of the 50 bins in which metadata codes 0…255, that is, 15 levels. An unmatched colour is wrong.
         """
         require_paired(self.name, predictions, truths)
-        return {"delta_E": float(np.mean([palette_distance(p, t) for p, t in zip(predictions, truths, strict=True)]))}
+        pairs = list(zip(predictions, truths, strict=True))
+        return {
+            "delta_E": float(np.mean([palette_distance(p, t) for p, t in pairs])),
+            "within_3_bins": float(np.mean([_share_near(p, t) for p, t in pairs])),
+        }
 
 
 def palette_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean ΔE of the best one-to-one matching of two palettes (k, 3) uint8."""
-    small, large = sorted((a, b), key=len)
-    if not len(small):
+    """Mean ΔE (CIE 1976) between two palettes (k, 3) uint8, symmetric.
+
+    Colours are matched one to one so that the distance is smallest. Those left over in the larger palette count with
+    the nearest colour of the smaller, so that leaving out what is uncertain does not pay.
+    """
+    if not len(a) or not len(b):
         return _NO_PALETTE
-    distances = np.linalg.norm(rgb_to_lab(small)[:, None] - rgb_to_lab(large)[None], axis=-1)
-    matchings = np.array(list(permutations(range(len(large)), len(small))))
-    return float(distances[np.arange(len(small)), matchings].mean(axis=1).min())
+    small, large = sorted((a, b), key=len)
+    distances = _distances(small, large)
+    matching = _match(distances)
+    left_over = np.delete(distances.min(axis=0), matching)
+    return float(np.concatenate([distances[np.arange(len(small)), matching], left_over]).mean())
+
+
+def _share_near(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the levels of ``truth`` that its match in ``prediction`` meets within :data:`_NEAR`."""
+    if not len(prediction):
+        return 0.0
+    ours, theirs = prediction.astype(int), truth.astype(int)
+    if len(ours) < len(theirs):
+        theirs = theirs[_match(_distances(prediction, truth))]
+    else:
+        ours = ours[_match(_distances(truth, prediction))]
+    return float((np.abs(ours - theirs) <= _NEAR).sum() / truth.size)
+
+
+def _distances(small: np.ndarray, large: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(rgb_to_lab(small)[:, None] - rgb_to_lab(large)[None], axis=-1)
+
+
+def _match(distances: np.ndarray) -> np.ndarray:
+    """Column of each row in the best one-to-one matching; there are at least as many columns as rows."""
+    matchings = np.array(list(permutations(range(distances.shape[1]), distances.shape[0])))
+    return matchings[distances[np.arange(len(distances)), matchings].mean(axis=1).argmin()]
 
 
 register(ColorPalette())

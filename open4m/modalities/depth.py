@@ -39,8 +39,8 @@ class Depth(DenseModality[np.ndarray]):
         description="Distance along the optical axis: (H, W) float32 metres, NaN = unknown. File: 16-bit PNG in "
         "millimetres, 0 = unknown. Predictions are relative: in robust standard deviations, nearest pixel at 1.",
         metrics={
-            "l1": Metric("robust standard deviations", False),
             "abs_rel": Metric("", False),
+            "l1": Metric("robust standard deviations", False),
             "delta1": Metric("", True),
         },
         source="Omnidata DPT-Hybrid v2 pseudo labels in the published system.",

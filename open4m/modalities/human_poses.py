@@ -186,7 +186,7 @@ class HumanPoses(TextModality[list[Person]]):
         description="List of Person: box relative to the picture, SMPL joint rotations and shape, HMR 2.0 "
         "weak-perspective camera. The drawn body is a simple stand-in with SMPL's joints; the model reads and writes "
         "shape coefficients within [-3, 3].",
-        metrics={"mpjpe": Metric("mm", False), "f1": Metric("", True)},
+        metrics={"f1": Metric("", True), "mpjpe": Metric("mm", False)},
         source="HMR 2.0 (4D-Humans) in the published system (4M-21, Sec. 3.1).",
     )
     extensions = ("json",)

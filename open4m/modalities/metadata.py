@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -25,6 +26,7 @@ class Count:
 
     unit: int = 1
     top: int = MAX_VALUE
+    near: ClassVar[int] = 3
 
     def code(self, value: float) -> int:
         return min(max(int(value // self.unit), 0), self.top)
@@ -44,6 +46,7 @@ class Bins:
     low: float
     high: float
     top: int = 49
+    near: ClassVar[int] = 3
 
     def code(self, value: float) -> int:
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
@@ -63,6 +66,7 @@ class Levels:
 
     edges: tuple[float, ...]
     centres: tuple[float, ...]
+    near: ClassVar[int] = 0
 
     @property
     def top(self) -> int:
@@ -117,7 +121,7 @@ class Metadata(TextModality[dict[str, float]]):
             "Field → number in natural units (pixels, counts, bits, 0…255, shares). Read back, a number is the "
             "centre of its bin; picture sizes are multiples of 32. Fields may be left out."
         ),
-        metrics={"exact": Metric("", True), "error": Metric("", False)},
+        metrics={"within_3_bins": Metric("", True), "exact": Metric("", True), "error": Metric("", False)},
         source="measured on captions, pictures and pseudo labels (4M-21, Sec. 3.1); formulas of the paper not stated",
     )
     extensions = ("json",)
@@ -209,21 +213,24 @@ class Metadata(TextModality[dict[str, float]]):
 
     # -- scores -------------------------------------------------------------------------------------------------
     def score(self, predictions: Sequence[dict[str, float]], truths: Sequence[dict[str, float]]) -> dict[str, float]:
-        """Over all fields of all truths: ``exact`` = share with the right code, ``error`` = mean error of the code.
+        """Over all fields of all truths: shares of codes that are right (``exact``) or near (``within_3_bins``: off by
+        at most three; of the few levels only the right one), and the mean ``error`` of the code.
 
-        Errors are relative (counts) or shares of the range (bins and levels), 0…1. A missing field counts 1.
+        Errors are relative (counts) or shares of the range (bins and levels), 0…1. A missing field is wrong: error 1.
         """
         require_paired(self.name, predictions, truths)
-        errors = [
-            FIELDS[field].error(FIELDS[field].code(prediction[field]), FIELDS[field].code(number))
-            if field in prediction
-            else 1.0
-            for prediction, truth in zip(predictions, truths, strict=True)
-            for field, number in truth.items()
-        ]
+        errors: list[float] = []
+        near: list[bool] = []
+        for prediction, truth in zip(predictions, truths, strict=True):
+            for field, number in truth.items():
+                coding, known = FIELDS[field], field in prediction
+                ours, theirs = coding.code(prediction.get(field, number)), coding.code(number)
+                errors.append(coding.error(ours, theirs) if known else 1.0)
+                near.append(known and abs(ours - theirs) <= coding.near)
         if not errors:
-            return {"exact": math.nan, "error": math.nan}
-        return {"exact": float(np.mean(np.array(errors) == 0)), "error": float(np.mean(errors))}
+            return dict.fromkeys(self.card.metrics, math.nan)
+        exact = float(np.mean(np.array(errors) == 0))
+        return {"within_3_bins": float(np.mean(near)), "exact": exact, "error": float(np.mean(errors))}
 
 
 register(Metadata())

@@ -117,14 +117,22 @@ def test_files() -> None:
 
 def test_scores() -> None:
     truth = source()
-    assert metadata.score([truth], [truth]) == {"exact": 1.0, "error": 0.0}
-    assert metadata.score([{}], [truth]) == {"exact": 0.0, "error": 1.0}
+    assert metadata.score([truth], [truth]) == {"within_3_bins": 1.0, "exact": 1.0, "error": 0.0}
+    assert metadata.score([{}], [truth]) == {"within_3_bins": 0.0, "exact": 0.0, "error": 1.0}
     scores = metadata.score(
         [{"n_humans": 3, "brightness": 255.0, "aesthetic_score": 6.0}],
         [{"n_humans": 4, "brightness": 0.0, "aesthetic_score": 5.9, "entropy": 7.0}],
     )
-    assert scores == {"exact": 0.25, "error": pytest.approx((0.25 + 1.0 + 0.0 + 1.0) / 4)}
+    assert scores == {"within_3_bins": 0.5, "exact": 0.25, "error": pytest.approx((0.25 + 1.0 + 0.0 + 1.0) / 4)}
     assert math.isnan(metadata.score([truth], [{}])["exact"])
+
+
+def test_near_is_three_bins_but_no_other_level() -> None:
+    truth = {"brightness": 20.5 * 255 / 49, "caption_n_chars": 40, "original_width": 320, "aesthetic_score": 5.0}
+    inside = {"brightness": 23.5 * 255 / 49, "caption_n_chars": 37, "original_width": 320 + 96, "aesthetic_score": 5.4}
+    outside = {"brightness": 24.5 * 255 / 49, "caption_n_chars": 44, "original_width": 320 + 128, "aesthetic_score": 6}
+    assert metadata.score([inside], [truth])["within_3_bins"] == 1
+    assert metadata.score([outside], [truth])["within_3_bins"] == 0
 
 
 def test_drawing_shows_a_bar_as_long_as_the_value() -> None:

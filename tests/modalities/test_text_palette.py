@@ -103,8 +103,19 @@ def test_scores() -> None:
     black, white = np.zeros((1, 3), np.uint8), np.full((1, 3), 255, np.uint8)
     both = np.vstack([black, white])
     assert palette.score([black], [white])["delta_E"] == pytest.approx(100, abs=1e-3)
-    assert palette.score([both], [white])["delta_E"] == 0  # another size is no error
+    assert palette.score([both], [white])["delta_E"] == pytest.approx(50, abs=1e-3)  # black is nowhere in the truth
+    assert palette.score([white], [both])["delta_E"] == pytest.approx(50, abs=1e-3)  # nor does leaving it out pay
+    assert palette.score([np.vstack([white, white])], [white])["delta_E"] == 0  # another size alone is no error
     assert palette.score([black, black[:0]], [black, white])["delta_E"] == pytest.approx(50)
+
+
+def test_levels_near_the_truth_are_counted() -> None:
+    truth = np.array([[100, 100, 100], [200, 30, 30]], np.uint8)
+    found = np.array([[200, 45, 46], [115, 85, 100]], np.uint8)  # the other way round; one level is 16 away
+    assert palette.score([found], [truth])["within_3_bins"] == pytest.approx(5 / 6)
+    assert palette.score([found[1:]], [truth])["within_3_bins"] == pytest.approx(3 / 6)  # a missing colour is wrong
+    assert palette.score([np.vstack([found, truth])], [truth])["within_3_bins"] == 1
+    assert palette.score([found[:0]], [truth])["within_3_bins"] == 0
 
 
 def test_drawing_is_stripes() -> None:

@@ -1,0 +1,64 @@
+"""Held-out scenes: those that ship with the package, and as many more of the same world as are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from open4m.data.shards import finished_shards, folder_names, shard_keys
+from open4m.errors import DataError, MissingExtraError
+from open4m.evaluation.samples import read_values
+from open4m.hub.catalogue import ASSETS
+
+HELDOUT = ASSETS / "scenes-heldout"
+"""Scenes that no model was trained on, with every label; they ship with the package."""
+
+SPLIT = "heldout"
+COUNT = 300
+"""Scenes of a full evaluation."""
+
+SEED, SHARD_SIZE = 2, 72
+"""Of the shipped scenes: rendering ``SHARD_SIZE`` views with this seed gives them again, bit for bit."""
+
+
+def heldout_names() -> tuple[str, ...]:
+    """Modalities that (at least the shipped) held-out scenes have."""
+    return folder_names(HELDOUT, SPLIT)
+
+
+def heldout_values(names: Sequence[str], count: int = COUNT) -> list[dict[str, Any]]:
+    """``count`` held-out scenes: the shipped ones, then the next ones of the same world and seed.
+
+    The others are rendered once into the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``). They have no
+    features, whose teachers do not ship.
+
+    Args:
+        names: modalities that are wanted, where a scene has them.
+
+    Raises:
+        DataError: scenes must be rendered and the extra ``scenes`` is not installed.
+    """
+    shipped = read_values(HELDOUT, SPLIT, names, count)
+    missing = count - len(shipped)
+    if missing <= 0:
+        return shipped
+    try:
+        from open4m.scenes.dataset import FOLDERS, render_dataset
+        from open4m.scenes.worlds import WORLD_VERSION
+    except MissingExtraError as error:
+        raise DataError(
+            f"{count} held-out scenes asked for; {len(shipped)} ship with the package, the others are rendered. "
+            f"{error}. Or take your own data (--data), or the shipped scenes only (--limit {len(shipped)})."
+        ) from error
+    root = cache_folder() / f"scenes-heldout-{WORLD_VERSION}"
+    finished = finished_shards(root, SPLIT, FOLDERS)
+    if sum(len(shard_keys(root, SPLIT, FOLDERS[-1], shard)) for shard in finished) < count:
+        render_dataset(root, count, SEED, split=SPLIT, shard_size=SHARD_SIZE)
+    return shipped + read_values(root, SPLIT, [n for n in names if n in FOLDERS], missing, first=len(shipped))
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for this package."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "open4m"
