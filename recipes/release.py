@@ -14,20 +14,14 @@ import torch
 import tyro
 from rich.console import Console
 
-from open4m.evaluation import Report, evaluate, read_values
-from open4m.evaluation.tables import markdown
+from open4m.app.gallery import MATRIX, SCORES, write_report
+from open4m.evaluation import Matrix, Report, any_to_any, evaluate, evaluation_samples
+from open4m.evaluation.tables import markdown, markdown_table, share_rows
+from open4m.files import write_json
 from open4m.generation.pipeline import AnyToAny
 from open4m.hub.bundle import load_bundle, save_bundle
 from open4m.streams import StreamKind
 from recipes.scenes_tiny import pretrain_recipe
-
-REQUESTS: tuple[tuple[tuple[str, ...], tuple[str, ...], int | None], ...] = (
-    (("rgb",), (), None),
-    (("caption",), ("rgb", "depth", "normal", "semseg"), 16),
-    (("depth", "color_palette"), ("rgb", "normal", "semseg"), 16),
-)
-"""(given, asked for, samples) of the tables in the card; nothing asked for = all that is left, None = all samples.
-Chains of many steps are scored on fewer samples: on two cores each takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +30,25 @@ class Release:
 
     Attributes:
         bundle: folder that ``open4m train pretrain`` made.
-        heldout: data set with every label that nothing was trained on.
         out: folder of the released bundle.
-        split: of the held-out data.
+        heldout: data set that nothing was trained on; default: the held-out scenes of ``open4m evaluate``.
+        split: of ``heldout``.
         name: of the released model.
         notes: Markdown file that opens the card's notes: data, recipe, compute, limits.
+        report: folder for the whole report: pictures, page, JSON.
+        limit: only the first so many samples.
+        matrix_count: samples of the any-to-any matrix.
     """
 
     bundle: Path
-    heldout: Path
     out: Path
+    heldout: Path | None = None
     split: str = "heldout"
     name: str = "scenes-tiny"
     notes: Path | None = None
+    report: Path | None = None
+    limit: int = 300
+    matrix_count: int = 32
 
 
 def main(release: Release) -> None:
@@ -57,25 +57,36 @@ def main(release: Release) -> None:
     settings = pretrain_recipe(bundle.info.provenance["recipe"]).generation
     generation = {situation: dict(changes) for situation, changes in settings.items()}
     bundle = replace(bundle, info=replace(bundle.info, name=release.name, generation=generation))
-    model = AnyToAny(bundle)
-    names = [n for n in dict.fromkeys([*model.inputs, *model.targets]) if n != "t5_caption"]
-    samples = read_values(release.heldout, release.split, names)
-    parts = [release.notes.read_text(encoding="utf-8")] if release.notes else []
-    for given, asked, limit in REQUESTS:
-        Console().print(f"evaluating: {', '.join(given)} into {', '.join(asked) or 'everything'}")
-        report, _ = evaluate(
-            model, samples[:limit], given, asked or None, data=f"{release.heldout.name}/{release.split}"
-        )
-        parts.append(_scores(report, asked, limit))
-    parts.append(_usage(model, samples))
+    model, told = AnyToAny(bundle), Console()
+
+    def tell(what: str, done: int, total: int) -> None:
+        told.print(f"{what}: {done} of {total}")
+
+    samples, source = evaluation_samples(model, release.heldout, release.split, release.limit)
+    report, predictions = evaluate(model, samples, data=source, progress=tell)
+    matrix = any_to_any(model, samples, report, release.matrix_count, progress=tell)
+    if release.report is not None:
+        write_json(release.report / "report.json", report.to_dict() | {"matrix": matrix.to_dict()})
+        write_report(release.report, report, matrix, samples, predictions)
+    notes = [release.notes.read_text(encoding="utf-8")] if release.notes else []
+    parts = [*notes, _scores(report, matrix, release), _usage(model, samples)]
     save_bundle(bundle, release.out, torch.bfloat16, "\n".join(parts))
 
 
-def _scores(report: Report, asked: Sequence[str], limit: int | None) -> str:
-    to = (f" --to {' '.join(asked)}" if asked else "") + (f" --limit {limit}" if limit else "")
-    command = f"open4m evaluate {report.model} --given {' '.join(report.inputs)}{to}"
-    what = f"{report.samples} held-out samples, one prediction each: `{command}`"
-    return f"## {', '.join(report.inputs)} given\n\n{what}\n\n{markdown(report)}"
+def _scores(report: Report, matrix: Matrix, release: Release) -> str:
+    data = f" --data {release.heldout} --split {release.split}" if release.heldout else ""
+    command = f"open4m evaluate {report.model}{data} --limit {release.limit} --matrix-count {release.matrix_count}"
+    return "\n".join(
+        [
+            "## Scores\n",
+            f"`{command}`: {report.samples} samples of {report.data}, one prediction each.\n",
+            f"{SCORES}\n",
+            markdown(report),
+            "## Any to any\n",
+            f"{MATRIX} Here in percent of the way from the one to the other, on {matrix.count} samples.\n",
+            markdown_table(*share_rows(matrix)),
+        ]
+    )
 
 
 def _usage(model: AnyToAny, samples: Sequence[Mapping[str, Any]]) -> str:
@@ -83,9 +94,10 @@ def _usage(model: AnyToAny, samples: Sequence[Mapping[str, Any]]) -> str:
     lines = ["## Codebooks\n", "On the same samples.\n"]
     lines += ["| stream | codes | used | perplexity |", "|---|---:|---:|---:|"]
     for spec in model.bundle.model.config.targets:
-        if spec.kind is not StreamKind.TOKENS:
+        values = [sample[spec.modality] for sample in samples if spec.modality in sample]
+        if spec.kind is not StreamKind.TOKENS or not values:
             continue
-        ids = torch.stack(list(model.tokenize({spec.modality: [s[spec.modality] for s in samples]})[spec.name]))
+        ids = torch.stack(list(model.tokenize({spec.name: values})[spec.name]))
         tokenizer = model.bundle.tokenizer(spec.name)
         shape = spec.grid or tokenizer.config.token_shape
         usage = tokenizer.codebook_usage(ids.view(len(ids), *shape))

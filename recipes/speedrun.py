@@ -46,10 +46,10 @@ class Speedrun:
 def main(run: Speedrun) -> None:
     """Run all stages; finished ones are skipped."""
     import open4m
-    from open4m.app.gallery import write_gallery
+    from open4m.app.gallery import write_report
     from open4m.evaluation import evaluate, read_values
     from open4m.evaluation.tables import markdown
-    from open4m.files import write_bytes, write_json
+    from open4m.files import write_json
     from open4m.scenes import render_dataset
     from open4m.training.run import pretrain
     from open4m.training.tokenize import tokenize_dataset
@@ -73,10 +73,9 @@ def main(run: Speedrun) -> None:
     model = open4m.load(run.out / "model" / "bundle")
     names = [name for name in recipe.modalities if name != "rgb"]
     samples = read_values(data, "val", ["rgb", *names], run.evaluated)
-    report, predictions = evaluate(model, samples, ["rgb"], names, data="speedrun/val", seed=run.seed)
+    report, predictions = evaluate(model, samples, [("rgb",)], names, data="speedrun/val", seed=run.seed)
     write_json(run.out / "report.json", report.to_dict())
-    write_bytes(run.out / "report.md", markdown(report).encode())
-    write_gallery(run.out / "index.html", report, samples, predictions)
+    write_report(run.out, report, None, samples, predictions)
     console.print(markdown(report), highlight=False)
 
 

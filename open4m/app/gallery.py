@@ -19,8 +19,9 @@ SHOWN = 4
 """Samples whose pictures are on the page."""
 
 SCORES = (
-    "Constant: the strongest of several predictions made without looking, from other samples. From …: what the model "
-    "sees. Tokenizer bound: the truth after its own tokenizer, which no prediction in tokens can be expected to beat."
+    "constant: the strongest of several predictions made without looking, from other samples. from …: what the model "
+    "sees. bound: the truth after its own tokenizer, which no prediction in tokens can be expected to beat. "
+    "count: samples that hold the truth."
 )
 MATRIX = (
     "Every modality alone (rows) into every other one (columns), straight and in one step. White is the constant of "

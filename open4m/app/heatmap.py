@@ -32,7 +32,8 @@ def draw_matrix(matrix: Matrix) -> Image.Image:
             left, ground = _MARGIN + column * _CELL, cell_colour(share)
             draw.rectangle((left, top, left + _CELL - 2, top + _ROW - 2), fill=ground)
             middle = (left + _CELL / 2 - 1, top + _ROW / 2 - 1)
-            draw.text(middle, number(value), fill=readable_on(ground), font=font(13), anchor="mm")
+            text = "" if math.isnan(value) else number(value)
+            draw.text(middle, text, fill=readable_on(ground), font=font(13), anchor="mm")
     legend = f"{matrix.count} samples. White: the constant; blue: the tokenizer bound; red: worse than the constant."
     draw.text((_MARGIN, height - 18), legend, fill=_SOFT, font=font(13), anchor="lm")
     return picture

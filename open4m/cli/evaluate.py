@@ -12,8 +12,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from tyro.conf import Positional
 
-from open4m.errors import UnknownNameError
-
 if TYPE_CHECKING:
     from open4m.evaluation import Report
 
@@ -53,25 +51,14 @@ def evaluate(
     """
     import open4m
     from open4m.app.gallery import write_report
-    from open4m.data.shards import folder_names
-    from open4m.evaluation import any_to_any, heldout_values, read_values
+    from open4m.evaluation import any_to_any, evaluation_samples
     from open4m.evaluation import evaluate as score
     from open4m.evaluation.evaluate import REQUESTS
-    from open4m.evaluation.heldout import COUNT, heldout_names
     from open4m.files import write_json
 
     loaded = open4m.load(model)
-    present = heldout_names() if data is None else folder_names(data, split)
-    for name in (*given, *to):
-        if name not in present:
-            raise UnknownNameError(f"folder of {data / split if data else 'the held-out scenes'}", name, present)
-    names = [n for n in present if n in loaded.inputs or n in loaded.targets]
-    if data is None:
-        values, source = heldout_values(names, COUNT if limit is None else limit), "the held-out scenes"
-    else:
-        values, source = read_values(data, split, names, limit), f"{data.name}/{split}"
-    samples = [loaded.view(sample) for sample in values]
-    requests = [given] if given else [r for r in REQUESTS if set(r) <= set(names)]
+    samples, source = evaluation_samples(loaded, data, split, limit, needed=(*given, *to))
+    requests = [given] if given else REQUESTS
     with _Bars(quiet=json == "-") as bars:
         report, predictions = score(
             loaded, samples, requests, to or None,
@@ -111,9 +98,10 @@ class _Bars(Progress):
 def _print(report: Report) -> None:
     from open4m.evaluation.tables import header, rows
 
-    first, *others = header(report)
+    target, metric, *others = header(report)
     title = f"{report.model} on {report.samples} samples of {report.data}"
-    table = Table(Column(first, no_wrap=True), *others, title=escape(title))
+    table = Table(Column(target, no_wrap=True), metric, *others, title=escape(title))
     for row in rows(report):
         table.add_row(*map(escape, row))
-    Console().print(table)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 120)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -42,7 +43,7 @@ def constants(target: str, truths: Sequence[Any]) -> dict[str, list[Any]]:
     edges = np.linspace(0, len(truths), min(PARTS, len(truths)) + 1).astype(int)
     for name, make in makers(target).items():
         found[name] = []
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             found[name] += [make([*truths[:first], *truths[last:]])] * (last - first)
     return found
 
@@ -144,17 +145,13 @@ def mean_palette(values: Sequence[np.ndarray]) -> np.ndarray:
 
 def median_fields(values: Sequence[dict[str, float]]) -> dict[str, float]:
     """The median of every field."""
-    return _fields(values, lambda field, numbers: float(np.median(numbers)))
+    return {field: float(np.median(numbers)) for field, numbers in _fields(values).items()}
 
 
 def commonest_fields(values: Sequence[dict[str, float]]) -> dict[str, float]:
     """The commonest bin of every field."""
-
-    def commonest(field: str, numbers: Sequence[float]) -> float:
-        ((code, _),) = Counter(FIELDS[field].code(number) for number in numbers).most_common(1)
-        return FIELDS[field].value(code)
-
-    return _fields(values, commonest)
+    codes = {field: Counter(map(FIELDS[field].code, numbers)) for field, numbers in _fields(values).items()}
+    return {field: FIELDS[field].value(counts.most_common(1)[0][0]) for field, counts in codes.items()}
 
 
 _LIKELY: dict[str, dict[str, Maker]] = {
@@ -207,6 +204,7 @@ def _spread(values: Sequence[T], count: int) -> list[T]:
     return [values[i] for i in np.linspace(0, len(values), min(count, len(values)), endpoint=False).astype(int)]
 
 
-def _fields(values: Sequence[dict[str, float]], average: Callable[[str, list[float]], float]) -> dict[str, float]:
+def _fields(values: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """Field → its numbers, for the fields that occur."""
     table = {field: [value[field] for value in values if field in value] for field in FIELDS}
-    return {field: average(field, numbers) for field, numbers in table.items() if numbers}
+    return {field: numbers for field, numbers in table.items() if numbers}

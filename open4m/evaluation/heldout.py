@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from open4m.data.shards import finished_shards, folder_names, shard_keys
-from open4m.errors import DataError, MissingExtraError
+from open4m.errors import DataError, MissingExtraError, UnknownNameError
 from open4m.evaluation.samples import read_values
+from open4m.generation.pipeline import AnyToAny
 from open4m.hub.catalogue import ASSETS
 
 HELDOUT = ASSETS / "scenes-heldout"
@@ -23,9 +24,31 @@ SEED, SHARD_SIZE = 2, 72
 """Of the shipped scenes: rendering ``SHARD_SIZE`` views with this seed gives them again, bit for bit."""
 
 
-def heldout_names() -> tuple[str, ...]:
-    """Modalities that (at least the shipped) held-out scenes have."""
-    return folder_names(HELDOUT, SPLIT)
+def evaluation_samples(
+    model: AnyToAny, data: Path | None = None, split: str = SPLIT, limit: int | None = None, needed: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], str]:
+    """What a model is scored on, as it sees it (:meth:`~open4m.generation.pipeline.AnyToAny.view`), and its name.
+
+    Args:
+        data: root of a data set, used as it is; default: the held-out scenes (:func:`heldout_values`).
+        limit: only the first so many samples; default: all of ``data``, or :data:`COUNT` held-out scenes.
+        needed: modalities that must be there.
+
+    Raises:
+        UnknownNameError: one of ``needed`` is not in the data; similar names are suggested.
+        DataError: there is no such data, or it is damaged.
+    """
+    root = data or HELDOUT
+    present = folder_names(root, split)
+    for name in needed:
+        if name not in present:
+            raise UnknownNameError(f"folder of {root / split}", name, present)
+    names = [name for name in present if name in model.inputs or name in model.targets]
+    if data is None:
+        values, source = heldout_values(names, COUNT if limit is None else limit), "the held-out scenes"
+    else:
+        values, source = read_values(data, split, names, limit), f"{data.name}/{split}"
+    return [model.view(sample) for sample in values], source
 
 
 def heldout_values(names: Sequence[str], count: int = COUNT) -> list[dict[str, Any]]:

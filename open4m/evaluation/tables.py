@@ -14,7 +14,7 @@ def header(report: Report) -> tuple[str, ...]:
     """Titles of the columns of :func:`rows`."""
     return (
         *("target", "score", "constant"), *(f"from {label(g) or 'nothing'}" for g in report.requests),
-        *("tokenizer bound", "samples"),
+        *("bound", "count"),
     )  # fmt: skip
 
 
@@ -42,9 +42,13 @@ def rows(report: Report, details: bool = False) -> list[tuple[str, ...]]:
 def matrix_rows(matrix: Matrix) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the raw values of a matrix."""
     head = ("given", *(f"{target} {matrix.metric[target]}" for target in matrix.targets))
-    return head, [
-        (name, *map(number, row)) for name, row in zip(matrix.given, matrix.values, strict=True)
-    ]
+    return head, [(name, *map(number, row)) for name, row in zip(matrix.given, matrix.values, strict=True)]
+
+
+def share_rows(matrix: Matrix) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a matrix in percent of the way from the constant to the bound."""
+    shares = [["–" if math.isnan(s) else f"{100 * s:.0f}" for s in row] for row in matrix.shares]
+    return ("given", *matrix.targets), [(name, *row) for name, row in zip(matrix.given, shares, strict=True)]
 
 
 def markdown(report: Report, details: bool = False) -> str:

@@ -164,21 +164,21 @@ def test_generated_page_without_inputs(model: AnyToAny, tmp_path: Path) -> None:
 
 def test_gallery_has_the_table_and_the_first_samples(model: AnyToAny, tmp_path: Path) -> None:
     samples = [values(i) for i in range(SHOWN + 1)]
-    report, predictions = evaluate(model, samples, ["rgb"], ["semseg", "color_palette"], data="x/y")
-    write_gallery(tmp_path / "index.html", report, samples, predictions)
+    report, predictions = evaluate(model, samples, [("rgb",)], ["semseg", "color_palette"], data="x/y")
+    write_gallery(tmp_path / "index.html", report, None, samples, predictions)
     reader = self_contained(tmp_path / "index.html")
     per_sample = ["RGB: given", *(f"{t}: {s}" for t in ("Semantic segmentation", "Palette")
                                   for s in ("prediction", "truth"))]  # fmt: skip
     assert [alt for alt, _ in reader.pictures] == per_sample * SHOWN
     for words in (
         "miou ↑",
-        "tokenizer bound",
+        "constant",
         "delta_E [ΔE] ↓",
         f"{SHOWN + 1} samples of x/y",
-        "tiny: rgb into semseg",
+        "Sample 0 from rgb",
     ):
         assert words in reader.text
-    assert f"Sample {SHOWN - 1}" in reader.text and f"Sample {SHOWN} " not in reader.text
+    assert f"Sample {SHOWN - 1} " in reader.text and f"Sample {SHOWN} " not in reader.text
 
 
 @pytest.fixture
