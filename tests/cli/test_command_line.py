@@ -291,24 +291,30 @@ def test_an_interrupted_run_leaves_whole_results_only(
 def test_evaluate_prints_and_writes_a_report(
     model: str, data: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["evaluate", model, "--data", data, "--to", "depth", "color_palette", "--out", "scores"]
-    assert main([*arguments, "--limit", "2"]) == 0
+    arguments = ["evaluate", model, "--data", data, "--to", "depth", "color_palette", "--batch-size", "3"]
+    assert main([*arguments, "--matrix-count", "2", "--out", "scores", "--json", "scores.json"]) == 0
     table = capsys.readouterr().out
-    assert "tiny on 2 samples of" in table and "tokenizer bound" in table and "abs_rel ↓" in table
-    assert everything_in(place) == {f"scores/{f}" for f in ("report.json", "report.md", "index.html")}
-    assert main([*arguments, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    assert "tiny on 3 samples of" in table and "from caption" in table and "abs_rel ↓" in table
+    files = ("report.json", "report.md", "matrix.png", "index.html")
+    assert everything_in(place) == {"scores.json", *(f"scores/{f}" for f in files)}
+    report = json.loads((place / "scores.json").read_text())
     assert report == json.loads((place / "scores" / "report.json").read_text())
-    assert report["samples"] == 3 and [t["target"] for t in report["targets"]] == ["depth", "color_palette"]
-    assert set(report["targets"][0]) == {"target", "model", "baselines", "bound"}
+    first = next(entry for entry in report["targets"] if entry["target"] == "depth")
+    keys = {"target", "metric", "higher_is_better", "constant", "bound", "rgb", "caption", "count"}
+    assert set(first) == keys and first["metric"] == "abs_rel" and first["count"] == 3
+    assert report["matrix"]["targets"] == ["depth", "color_palette"] and report["matrix"]["count"] == 2
+    assert len(report["matrix"]["values"]) == len(report["matrix"]["given"]) == 5
+    words = (place / "scores" / "report.md").read_text()
+    assert "![Any-to-any matrix](matrix.png)" in words and "| depth | abs_rel ↓ |" in words
 
 
 def test_evaluate_takes_data_of_any_size(model: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(place / "large", 2, size=75, names=("rgb", "depth", "semseg"))
-    assert main(["evaluate", model, "--data", "large", "--given", "depth", "--json", "--out", "o"]) == 0
+    assert main(["evaluate", model, "--data", "large", "--given", "depth", "--json", "-", "--chained"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["inputs"] == ["depth"]
-    assert [entry["target"] for entry in report["targets"]] == ["semseg", "rgb"]
+    assert report["matrix"] is None and report["samples"] == 2
+    assert {entry["target"] for entry in report["targets"]} == {"semseg", "rgb"}
+    assert all(entry["rgb"] is None and entry["depth"] is not None for entry in report["targets"])
 
 
 def test_evaluate_says_what_is_missing(model: str, data: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,7 +324,7 @@ def test_evaluate_says_what_is_missing(model: str, data: str, place: Path, capsy
     assert "Did you mean 'depth'" in refused(capsys, "evaluate", model, "--data", data, "--to", "dept")
     assert "at least two" in refused(capsys, "evaluate", model, "--data", data, "--to", "depth", "--limit", "1")
     assert "batch_size is 0" in refused(capsys, "evaluate", model, "--data", data, "--to", "depth", "--batch-size", "0")
-    assert "Nothing to score" in refused(capsys, "evaluate", model, "--data", data, "--to", "rgb")
+    assert "Nothing to score" in refused(capsys, "evaluate", model, "--data", data, "--given", "rgb", "--to", "rgb")
     assert not list(place.iterdir())
 
 
