@@ -1,80 +1,27 @@
-"""Scores beside baselines and bounds: values by hand, and the whole way with the tiny system."""
+"""Scores beside constants and bounds: the whole way with the tiny system, tables, the matrix."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_bundle import SIZE, bundle
 from tiny_data import SPLIT, values, write_data
 
 from open4m.errors import DataError, GenerationError
-from open4m.evaluation import Report, TargetScores, evaluate, read_values
-from open4m.evaluation.baselines import another_picture, baselines, mean_map
-from open4m.evaluation.tables import HEADER, markdown, number, rows
+from open4m.evaluation import Matrix, Report, TargetScores, any_to_any, evaluate, read_values
+from open4m.evaluation.baselines import constants
+from open4m.evaluation.evaluate import direct_plan
+from open4m.evaluation.matrix import share
+from open4m.evaluation.measures import metrics, score
+from open4m.evaluation.tables import header, markdown, matrix_rows, number, rows, share_rows
 from open4m.generation import AnyToAny
-from open4m.modalities.base import DenseModality
 from open4m.modalities.registry import all_modalities, get_modality
-
-
-def dense(name: str) -> DenseModality[np.ndarray]:
-    modality = get_modality(name)
-    assert isinstance(modality, DenseModality)
-    return modality
-
-
-def grey(*levels: int) -> list[np.ndarray]:
-    return [np.full((2, 2, 3), level, np.uint8) for level in levels]
-
-
-# -- baselines --------------------------------------------------------------------------------------------------------
-def test_mean_map_is_the_mean_of_the_other_half() -> None:
-    found = [int(v[0, 0, 0]) for v in mean_map(dense("rgb"), grey(10, 20, 100, 200, 240))]
-    assert found == [180, 180, 15, 15, 15]  # (100 + 200 + 240) / 3 and (10 + 20) / 2
-
-
-@given(st.lists(st.integers(0, 255), min_size=2, max_size=9), st.data())
-def test_mean_map_never_uses_a_picture_for_itself(levels: list[int], data: st.DataObject) -> None:
-    index = data.draw(st.integers(0, len(levels) - 1))
-    changed = [*levels[:index], 255 - levels[index], *levels[index + 1 :]]
-    before, after = (mean_map(dense("rgb"), grey(*some))[index] for some in (levels, changed))
-    assert np.array_equal(before, after)
-
-
-def test_mean_map_works_position_by_position() -> None:
-    first, second = np.zeros((2, 2), np.uint8), np.array([[0, 255], [255, 0]], np.uint8)
-    a, b = mean_map(dense("canny_edge"), [first, second])
-    assert np.array_equal(a, second) and np.array_equal(b, first)
-
-
-def test_mean_of_class_maps_is_the_commonest_class() -> None:
-    ours = [np.array([[7, 7]], np.uint8)] * 3
-    others = [np.array([[1, 133]], np.uint8), np.array([[1, 133]], np.uint8), np.array([[9, 2]], np.uint8)]
-    found = mean_map(dense("semseg"), [*ours, *others])
-    assert [v.tolist() for v in found] == [[[1, 133]]] * 3 + [[[7, 7]]] * 3
-    assert all(v.dtype == np.uint8 for v in found)
-
-
-def test_mean_normals_are_unit_vectors() -> None:
-    x, y = np.zeros((1, 1, 3), np.float32), np.zeros((1, 1, 3), np.float32)
-    x[..., 0], y[..., 1] = 1, 1
-    found = mean_map(dense("normal"), [y, y, x, y])
-    np.testing.assert_allclose(found[0][0, 0], [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
-
-
-def test_another_picture_is_half_the_list_away() -> None:
-    assert another_picture(get_modality("caption"), ["a", "b", "c", "d"]) == ["c", "d", "a", "b"]
-    assert another_picture(get_modality("caption"), ["a", "b", "c"]) == ["b", "c", "a"]
-
-
-def test_words_have_no_mean() -> None:
-    assert set(baselines(get_modality("caption"))) == {"another picture"}
-    assert set(baselines(get_modality("depth"))) == {"another picture", "mean map"}
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -100,6 +47,7 @@ def test_reading_says_what_is_missing(tmp_path: Path) -> None:
 
 # -- the whole way ----------------------------------------------------------------------------------------------------
 TARGETS = ("depth", "normal", "semseg", "color_palette")
+Outcome = tuple[Report, dict[str, list[dict[str, Any]]]]
 
 
 @pytest.fixture(scope="module")
@@ -108,114 +56,189 @@ def model() -> AnyToAny:
 
 
 @pytest.fixture(scope="module")
-def outcome(model: AnyToAny) -> tuple[Report, list[dict[str, object]]]:
-    return evaluate(model, [values(i) for i in range(5)], ["rgb"], TARGETS, data="here", seed=7, batch_size=2)
+def samples() -> list[dict[str, Any]]:
+    """Five samples; the last one has no depth."""
+    found = [values(i) for i in range(5)]
+    del found[4]["depth"]
+    return found
 
 
-def test_report_holds_every_target_and_opponent(outcome: tuple[Report, list[dict[str, object]]]) -> None:
+@pytest.fixture(scope="module")
+def outcome(model: AnyToAny, samples: list[dict[str, Any]]) -> Outcome:
+    requests = [("rgb",), ("caption", "depth")]
+    return evaluate(model, samples, requests, TARGETS, data="here", seed=7, batch_size=2)
+
+
+def entry_of(report: Report, target: str) -> TargetScores:
+    return next(entry for entry in report.targets if entry.target == target)
+
+
+def test_report_holds_every_target_and_column(outcome: Outcome) -> None:
     report, predictions = outcome
-    assert (report.model, report.data, report.inputs, report.samples, report.seed) == ("tiny", "here", ("rgb",), 5, 7)
+    assert (report.model, report.data, report.samples, report.seed) == ("tiny", "here", 5, 7)
     assert tuple(entry.target for entry in report.targets) == TARGETS
-    assert len(predictions) == 5 and all(tuple(p) == TARGETS for p in predictions)
+    assert [entry.count for entry in report.targets] == [4, 5, 5, 5]
     for entry in report.targets:
-        modality = get_modality(entry.target)
-        assert set(entry.baselines) == set(baselines(modality))
-        for scores in (entry.model, entry.bound, *entry.baselines.values()):
-            assert set(scores) == set(modality.card.metrics)
-    json.loads(json.dumps(report.to_dict(), allow_nan=False))
+        assert set(entry.constant) == set(entry.bound) == set(entry.model["rgb"]) == set(metrics(entry.target))
+    assert entry_of(report, "depth").model["caption+depth"] == {}  # it was given
+    assert [set(TARGETS) - set(p) for p in predictions["rgb"]] == [set()] * 4 + [{"depth"}]
+    assert predictions["caption+depth"][4] == {}  # it has no depth to give
 
 
-def test_predictions_do_not_depend_on_the_batches(
-    model: AnyToAny, outcome: tuple[Report, list[dict[str, object]]]
-) -> None:
-    alone = model.generate({"rgb": values(3)["rgb"]}, TARGETS, seed=7 + 3)
-    assert np.array_equal(alone["semseg"].value, outcome[1][3]["semseg"])
+def test_json_has_the_documented_form(outcome: Outcome) -> None:
+    text = json.dumps(outcome[0].to_dict(), allow_nan=False)
+    entries = json.loads(text)["targets"]
+    keys = {"target", "metric", "higher_is_better", "constant", "bound", "rgb", "caption", "count", "caption+depth"}
+    assert all(set(entry) == keys for entry in entries)
+    first = {entry["target"]: entry for entry in reversed(entries)}
+    assert [first[t]["metric"] for t in TARGETS] == ["abs_rel", "mean_angle", "miou", "delta_E"]
+    assert [first[t]["higher_is_better"] for t in TARGETS] == [False, False, True, False]
+    assert all(entry["caption"] is None for entry in entries)  # was never given alone
+    for target in TARGETS:
+        assert all(isinstance(first[target][key], float) for key in ("constant", "bound", "rgb"))
+    assert first["depth"]["count"] == 4 and first["depth"]["caption+depth"] is None
 
 
-def test_scores_are_those_of_the_modality(outcome: tuple[Report, list[dict[str, object]]]) -> None:
+def test_predictions_do_not_depend_on_the_batches(model: AnyToAny, outcome: Outcome) -> None:
+    plan = direct_plan(model, TARGETS, ("rgb",))
+    alone = model.generate({"rgb": values(3)["rgb"]}, TARGETS, seed=7 + 3, plan=plan)
+    assert np.array_equal(alone["semseg"].value, outcome[1]["rgb"][3]["semseg"])
+
+
+def test_scores_are_those_of_the_predictions(outcome: Outcome, samples: list[dict[str, Any]]) -> None:
     report, predictions = outcome
-    truths = [values(i)["semseg"] for i in range(5)]
-    entry = next(e for e in report.targets if e.target == "semseg")
-    assert entry.model == get_modality("semseg").score([p["semseg"] for p in predictions], truths)
-    assert entry.baselines["another picture"] == get_modality("semseg").score([*truths[2:], *truths[:2]], truths)
+    made = [p["semseg"] for p in predictions["rgb"]]
+    assert entry_of(report, "semseg").model["rgb"] == score("semseg", made, samples)
 
 
-def test_the_bound_is_the_truth_after_its_own_tokens(
-    model: AnyToAny, outcome: tuple[Report, list[dict[str, object]]]
-) -> None:
-    truths = [values(i)["depth"] for i in range(5)]
-    entry = next(e for e in outcome[0].targets if e.target == "depth")
+def test_the_constant_is_the_best_candidate_metric_by_metric(outcome: Outcome, samples: list[dict[str, Any]]) -> None:
+    truths = [sample["normal"] for sample in samples]
+    candidates = [score("normal", guess, samples) for guess in constants("normal", truths).values()]
+    best = entry_of(outcome[0], "normal").constant
+    assert best["mean_angle"] == min(c["mean_angle"] for c in candidates)
+    assert best["within_11.25"] == max(c["within_11.25"] for c in candidates)
+
+
+def test_the_bound_is_the_truth_after_its_own_tokens(model: AnyToAny, outcome: Outcome) -> None:
+    truths = [values(i)["depth"] for i in range(4)]
     ids = model.tokenize({"depth": truths})[f"tok_depth@{SIZE}"]
     spec = model.bundle.model.config.stream(f"tok_depth@{SIZE}")
     through = [model.codecs.value(spec, row) for row in ids]
-    assert entry.bound == get_modality("depth").score(through, truths)
-
-
-def test_the_bound_of_words_is_their_grammar(outcome: tuple[Report, list[dict[str, object]]]) -> None:
-    palette = next(e for e in outcome[0].targets if e.target == "color_palette")
-    assert palette.bound == {"delta_E": 0.0}
-    assert palette.baselines["another picture"]["delta_E"] > 5
+    assert entry_of(outcome[0], "depth").bound == get_modality("depth").score(through, truths)
+    assert entry_of(outcome[0], "color_palette").bound == {"delta_E": 0.0, "within_3_bins": 1.0}  # words say it exactly
 
 
 def test_values_survive_their_tokens(model: AnyToAny) -> None:
     assert model.reconstruct("caption", ["Two dogs", "a  red ball"]) == ["two dogs", "a red ball"]
-    palettes = [values(i)["color_palette"] for i in range(2)]
-    assert all(
-        np.array_equal(a, b) for a, b in zip(model.reconstruct("color_palette", palettes), palettes, strict=True)
-    )
     (box,) = model.reconstruct("det", [values()["det"]])[0]
     assert box.class_name == "dog" and np.allclose(box.corners, values()["det"][0].corners, atol=0.5 / 999)
     assert len(model.reconstruct("human_poses", [values()["human_poses"]])[0]) == 1
     assert model.reconstruct("semseg", [values()["semseg"]])[0].shape == (SIZE, SIZE)
 
 
+def test_targets_come_straight_from_what_is_given(model: AnyToAny) -> None:
+    plan = direct_plan(model, ["rgb", "semseg", "caption"], ("depth",))
+    assert not plan.chained and plan.inputs == (f"tok_depth@{SIZE}",)
+    assert [t.modality for t in plan.targets] == ["semseg", "rgb", "caption"]  # no stepping stone
+    assert all(t.steps == 1 for t in plan.targets)
+    assert plan["rgb"].decode == "expected" and plan["semseg"].decode == "tokens"
+    assert model.plan(["rgb"], ["depth"])["rgb"].steps > 1
+
+
 def test_default_targets_are_what_the_samples_hold(model: AnyToAny) -> None:
-    samples = [{n: values(i)[n] for n in ("rgb", "caption", "canny_edge", "sam_edge")} for i in range(2)]
-    told: list[int] = []
-    report, _ = evaluate(model, samples, ["rgb", "caption"], batch_size=1, progress=told.append)
+    few = [{n: values(i)[n] for n in ("rgb", "caption", "canny_edge", "sam_edge")} for i in range(2)]
+    told: list[tuple[str, int, int]] = []
+    report, _ = evaluate(model, few, [("rgb", "caption")], batch_size=1, progress=lambda *step: told.append(step))
     assert [entry.target for entry in report.targets] == ["canny_edge", "sam_edge"]
-    assert told == [1, 1]
+    assert told == [("from rgb+caption", 1, 2), ("from rgb+caption", 2, 2), ("scores", 1, 2), ("scores", 2, 2)]
 
 
 def test_bad_requests_are_refused(model: AnyToAny) -> None:
-    samples = [values(0), values(1)]
+    two = [values(0), values(1)]
     with pytest.raises(GenerationError, match="at least two"):
-        evaluate(model, samples[:1], ["rgb"], ["depth"])
+        evaluate(model, two[:1], [("rgb",)], ["depth"])
     with pytest.raises(GenerationError, match="batch_size is 0"):
-        evaluate(model, samples, ["rgb"], ["depth"], batch_size=0)
+        evaluate(model, two, [("rgb",)], ["depth"], batch_size=0)
     with pytest.raises(GenerationError, match="Nothing to score"):
-        evaluate(model, samples, ["rgb"], ["rgb"])
+        evaluate(model, two, [("rgb",)], ["rgb"])
+
+
+# -- the matrix -------------------------------------------------------------------------------------------------------
+def test_every_modality_alone_into_every_target(
+    model: AnyToAny, samples: list[dict[str, Any]], outcome: Outcome
+) -> None:
+    report = replace(outcome[0], targets=outcome[0].targets[:3])
+    only = [{n: s[n] for n in ("rgb", "depth", "normal", "semseg", "det") if n in s} for s in samples]
+    matrix = any_to_any(model, only, report, count=3)
+    assert set(matrix.given) == {"depth", "normal", "semseg", "rgb", "det"} and matrix.targets == TARGETS[:3]
+    assert matrix.metric == {"depth": "abs_rel", "normal": "mean_angle", "semseg": "miou"} and matrix.count == 3
+    for given, line in zip(matrix.given, matrix.values, strict=True):
+        assert [math.isnan(v) for v in line] == [given == target for target in matrix.targets]
+    det = matrix.values[matrix.given.index("det")]
+    again = evaluate(model, only[:3], [("det",)], TARGETS[:3], seed=7)[0]
+    assert det == tuple(next(iter(entry.model["det"].values())) for entry in again.targets)
+    stored = json.loads(json.dumps(matrix.to_dict(), allow_nan=False))
+    assert set(stored) == {"given", "targets", "metric", "values", "shares", "count"}
+    assert stored["values"][matrix.given.index("det")] == list(det)
+    assert stored["values"][matrix.given.index("depth")][0] is None
+    with pytest.raises(GenerationError, match="0 samples hold all targets"):
+        any_to_any(model, [{"rgb": s["rgb"]} for s in samples], report)
+
+
+def test_shares_are_the_way_from_the_constant_to_the_bound() -> None:
+    assert share(0.5, 0.5, 0.9) == 0 and share(0.9, 0.5, 0.9) == 1
+    assert share(20, 30, 10) == 0.5  # lower is better
+    assert share(0.3, 0.5, 0.9) == pytest.approx(-0.5)  # worse than the constant
+    assert all(math.isnan(v) for v in (share(1, 2, 2), share(math.nan, 0, 1), share(1, math.nan, 1)))
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
 def report_of(*targets: TargetScores) -> Report:
-    return Report("m", "d", ("rgb",), 2, 0, targets)
+    return Report("m", "d", (("rgb",), ("depth", "caption")), 2, 0, targets)
 
 
 DEPTH = TargetScores(
     "depth",
-    {"l1": 0.12345, "abs_rel": 0.5, "delta1": 1.0},
-    {"mean map": {"l1": 1234.5, "abs_rel": 0.25, "delta1": 0}, "another picture": {"l1": 2, "abs_rel": 1, "delta1": 0}},
+    300,
+    {"l1": 1234.5, "abs_rel": 0.25, "delta1": 0},
     {"l1": 0.01, "abs_rel": 0.1, "delta1": 1.0},
+    {"rgb": {"l1": 0.12345, "abs_rel": 0.5, "delta1": 1.0}, "depth+caption": {}},
 )
-BOXES = TargetScores("det", {"AP50": math.nan, "mAP": 0.5}, {"another picture": {"AP50": 0.0, "mAP": 0.25}}, {})
+BOXES = TargetScores("det", 72, {"AP50": 0.0, "mAP": 0.25}, {}, {"rgb": {"AP50": math.nan, "mAP": 0.5}})
 
 
 def test_rows_name_units_and_directions() -> None:
+    titles = ("target", "score", "constant", "from rgb", "from depth+caption", "bound", "count")
+    assert header(report_of()) == titles
     assert rows(report_of(DEPTH, BOXES)) == [
-        ("depth", "l1 [robust standard deviations] ↓", "0.123", "1234", "2", "0.01"),
-        ("depth", "abs_rel ↓", "0.5", "0.25", "1", "0.1"),
-        ("depth", "delta1 ↑", "1", "0", "0", "1"),
-        ("det", "AP50 ↑", "–", "–", "0", "–"),
-        ("det", "mAP ↑", "0.5", "–", "0.25", "–"),
+        ("depth", "abs_rel ↓", "0.25", "0.5", "–", "0.1", "300"),
+        ("depth", "l1 [robust standard deviations] ↓", "1234", "0.123", "–", "0.01", "300"),
+        ("depth", "delta1 ↑", "0", "1", "–", "1", "300"),
+        ("det", "AP50 ↑", "0", "–", "–", "–", "72"),
+        ("det", "mAP ↑", "0.25", "0.5", "–", "–", "72"),
     ]
+
+
+def test_details_are_a_table_of_their_own() -> None:
+    scores = {"within_3_bins": 0.5, "exact": 0.25, "error": 0.5, "within_3_bins/brightness": 0.75}
+    report = report_of(TargetScores("metadata", 2, scores, scores, {"rgb": scores}))
+    assert [row[1] for row in rows(report)] == ["within_3_bins ↑", "exact ↑", "error ↓"]
+    table = {row[1]: row[2:4] for row in rows(report, details=True)}
+    assert len(table) == 21 and table["within_3_bins/brightness ↑"] == ("0.75", "0.75")
 
 
 def test_markdown_is_one_line_per_row() -> None:
     lines = markdown(report_of(DEPTH)).splitlines()
-    assert lines[0] == "| " + " | ".join(HEADER) + " |"
-    assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: |"
-    assert lines[3] == "| depth | abs_rel ↓ | 0.5 | 0.25 | 1 | 0.1 |" and len(lines) == 5
+    assert lines[0] == "| " + " | ".join(header(report_of())) + " |"
+    assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[2] == "| depth | abs_rel ↓ | 0.25 | 0.5 | – | 0.1 | 300 |" and len(lines) == 5
+
+
+def test_matrices_are_tables() -> None:
+    shares = ((0.256, math.nan),)
+    matrix = Matrix(("rgb",), ("depth", "det"), {"depth": "abs_rel", "det": "AP50"}, ((0.1234, math.nan),), shares, 2)
+    assert matrix_rows(matrix) == (("given", "depth abs_rel", "det AP50"), [("rgb", "0.123", "–")])
+    assert share_rows(matrix) == (("given", "depth", "det"), [("rgb", "26", "–")])
 
 
 def test_numbers_are_short() -> None:
@@ -225,8 +248,8 @@ def test_numbers_are_short() -> None:
 
 
 def test_missing_scores_are_null_in_json() -> None:
-    text = json.dumps(report_of(BOXES).to_dict(), allow_nan=False)
-    assert json.loads(text)["targets"][0]["model"] == {"AP50": None, "mAP": 0.5}
+    entry = json.loads(json.dumps(report_of(BOXES).to_dict(), allow_nan=False))["targets"][0]
+    assert entry["rgb"] is None and entry["bound"] is None and entry["constant"] == 0 and entry["count"] == 72
 
 
 # -- what pages say beside pictures -----------------------------------------------------------------------------------
