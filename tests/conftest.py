@@ -1,36 +1,8 @@
-"""Shared test helpers."""
+"""Settings of all tests."""
 
 from __future__ import annotations
 
-import os
-from functools import cache
-from pathlib import Path
-
-import pytest
 from hypothesis import settings
-
-from open4m.verify import Options, Report, verify
-
-HERE = Path(__file__).parent
 
 settings.register_profile("open4m", deadline=None)  # on a busy machine a slow example is no failure
 settings.load_profile("open4m")
-
-
-def golden(name: str) -> Path:
-    """Folder or file ``name`` of reference outputs: in the repository, else in ``OPEN4M_GOLDEN``."""
-    candidates = [HERE / "golden" / name, HERE.parent.parent / "shared" / "golden" / name]
-    if "OPEN4M_GOLDEN" in os.environ:
-        candidates.append(Path(os.environ["OPEN4M_GOLDEN"]) / name)
-    for folder in candidates:
-        if folder.exists():
-            return folder
-    pytest.skip(f"reference outputs {name!r} are not in tests/golden; set OPEN4M_GOLDEN to the folder that has them")
-
-
-@cache
-def verified(name: str, options: Options = Options()) -> Report:  # noqa: B008
-    """Report of recomputing a folder of reference outputs; fails unless every item is within its tolerance."""
-    report = verify(golden(name), options)
-    assert not report.failed, report.failed
-    return report

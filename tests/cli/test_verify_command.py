@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import golden
 from safetensors.torch import load_file, save_file
 
 from open4m.cli import main
 from open4m.verify.recorded import unpack
+from tests.reference import golden
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from open4m.errors import DataError, UnknownNameError
 from open4m.streams import StreamKind, StreamSpec
 from open4m.tokenizers.text import TextTokenizer
 from recipes import mixtures
-from tests.conftest import golden, verified
+from tests.reference import golden, verified
 
 LENGTHS = {"caption": 256, "det": 256, "metadata": 40, "human_poses": 275, "color_palette": 23, "sam_instance": 290}
 

@@ -6,12 +6,12 @@ import json
 from dataclasses import replace
 
 import pytest
-from conftest import golden
 from tiny_bundle import SIZE, bundle
 
 from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation import AnyToAny, Plan
 from open4m.generation.defaults import GridDefaults, grid_defaults
+from tests.reference import golden
 
 RGB = f"rgb@{SIZE}"
 

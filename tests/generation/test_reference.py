@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import verified
+from tests.reference import verified
 
 SCENARIOS = {
     *("depth_1step", "depth_1step_cfg2", "depth_maskgit8", "depth_maskgit8_cfg2", "depth_roar8_seed0"),

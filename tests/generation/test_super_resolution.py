@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import golden
 from tiny_bundle import bundle, picture
 from tiny_finer import COARSE, finer
 
@@ -20,6 +19,7 @@ from open4m.hub.bundle import Bundle, BundleInfo
 from open4m.hub.published import published_streams
 from open4m.modalities.registry import get_modality
 from open4m.model import FourM, ModelConfig
+from tests.reference import golden
 
 PUBLISHED_COARSE = ["rgb@224", *(f"tok_{n}@224" for n in COARSE), "caption", "det"]
 PUBLISHED_FINE = [f"tok_{n}@448" for n in COARSE]

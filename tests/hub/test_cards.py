@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import golden
 from published_folder import write_published
 
 from open4m.errors import UnknownNameError
 from open4m.hub import card, describe, list_models
 from open4m.hub.catalogue import CATALOGUE, published_configuration
 from open4m.weights import WEIGHTS
+from tests.reference import golden
 
 OWNER = "EPFL-VILAB/"
 LAYOUTS = {

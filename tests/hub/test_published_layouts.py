@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import golden, verified
 
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
 from open4m.errors import CheckpointError
@@ -17,6 +16,7 @@ from open4m.modalities.registry import get_modality
 from open4m.model import FourM, ModelConfig
 from open4m.streams import StreamKind
 from open4m.weights import check_weights
+from tests.reference import golden, verified
 
 
 def test_layouts_equal_the_published_ones() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import verified
+
+from tests.reference import verified
 
 ITEMS = {
     *("published keys and back", "encoder mask", "encoder input", "encoder states", "decoder context"),

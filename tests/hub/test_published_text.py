@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import golden
 from published_folder import CONFIGURATION, published_weights, write_published
 from tiny_bundle import text_tokenizer
 
 from open4m.errors import CheckpointError
 from open4m.hub import load_bundle, text
 from open4m.hub.text import PublishedText, cached_text, published_text
+from tests.reference import golden
 
 BESIDE = Path(__file__).parents[3] / "shared" / "data" / text.NAME
 

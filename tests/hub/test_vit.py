@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import golden
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,6 +19,7 @@ from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.model import FourM, ViT
 from open4m.verify.recorded import unpack
 from open4m.weights import WEIGHTS
+from tests.reference import golden
 
 PUBLISHED = ("fm_mod21_swiglu", "fm_qknorm", "fm_gelu_bias")
 

@@ -20,7 +20,7 @@ from open4m.modalities.polygons import clip_to_unit_square, contains, outline, r
 from open4m.modalities.sam_instance import CROP, Instance, SamInstance, merge_duplicates, point_words
 from open4m.modalities.smpl_skeleton import JOINT_NAMES
 from open4m.modalities.view import View
-from tests.conftest import golden
+from tests.reference import golden
 
 POSES, INSTANCES = HumanPoses(), SamInstance()
 seeds = st.integers(0, 2**32 - 1)

@@ -14,7 +14,7 @@ from open4m.errors import ModalityError
 from open4m.modalities.coco import THING_CLASSES
 from open4m.modalities.det import Box, Detection, iou
 from open4m.modalities.view import View
-from tests.conftest import golden
+from tests.reference import golden
 
 det = Detection()
 unit = st.floats(0, 1)

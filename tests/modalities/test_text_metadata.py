@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from open4m.errors import ModalityError
 from open4m.modalities.metadata import FIELDS, Bins, Count, Levels, Metadata
-from tests.conftest import golden
+from tests.reference import golden
 
 metadata = Metadata()
 values = st.dictionaries(st.sampled_from(list(FIELDS)), st.floats(-10, 2000), max_size=21)

@@ -15,7 +15,7 @@ from open4m.errors import ModalityError
 from open4m.labeling.palette import extract_palettes
 from open4m.modalities.cielab import colour_distance, lab_to_rgb, rgb_to_lab
 from open4m.modalities.color_palette import ColorPalette, palette_distance
-from tests.conftest import golden
+from tests.reference import golden
 
 palette = ColorPalette()
 palettes = st.integers(1, 7).flatmap(lambda k: arrays(np.uint8, (k, 3)))

@@ -17,7 +17,7 @@ from open4m.modalities.coco import (
 )
 from open4m.modalities.registry import get_modality
 from open4m.streams import Position, StreamKind, StreamSpec
-from tests.conftest import golden
+from tests.reference import golden
 
 VISUAL = (
     "rgb",

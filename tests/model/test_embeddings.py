@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from conftest import verified
 
 from open4m.model.embeddings import sincos_1d, sincos_2d
+from tests.reference import verified
 
 
 def test_tables_equal_the_reference_bit_for_bit() -> None:

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from open4m.errors import CheckpointError, GenerationError
 from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm, signal_levels, time_steps
-from tests.conftest import verified
+from tests.reference import verified
 
 SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2", "shifted_cosine:0.5", "shifted_cosine:1.0")
 PREDICTIONS = ("sample", "epsilon", "v_prediction")

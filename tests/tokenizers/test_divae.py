@@ -15,7 +15,7 @@ from open4m.tokenizers.diffusion import Sampling
 from open4m.tokenizers.divae import DiVAE
 from open4m.tokenizers.io import build_tokenizer, load_tokenizer, save_tokenizer
 from open4m.tokenizers.vqvae import VQVAE
-from tests.conftest import verified
+from tests.reference import verified
 
 SMALL = DiffusionConfig(
     image_size=32,

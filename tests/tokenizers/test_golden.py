@@ -10,7 +10,7 @@ import torch
 from open4m.files import read_json
 from open4m.tokenizers.config import DiffusionConfig, TokenizerConfig
 from open4m.tokenizers.io import build_tokenizer
-from tests.conftest import golden, verified
+from tests.reference import golden, verified
 
 CASES = {
     "vq_image": 2,

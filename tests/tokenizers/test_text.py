@@ -19,7 +19,7 @@ from open4m.errors import CheckpointError
 from open4m.modalities.coco import THING_CLASSES
 from open4m.tokenizers.text import COORDINATES, TextTokenizer, strip_special
 from open4m.verify import Options
-from tests.conftest import golden, verified
+from tests.reference import golden, verified
 
 TEXTS = [
     "A red chair stands beside a wooden table.",

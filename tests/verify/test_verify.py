@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import golden
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from open4m.tokenizers.io import save_tokenizer
 from open4m.tokenizers.vqvae import VQVAE
 from open4m.verify import Options, Report, verify
 from open4m.verify.recorded import unpack
+from tests.reference import golden
 
 EXPECTED, WEIGHTS = "expected.safetensors", "model.safetensors"
 
