@@ -24,9 +24,6 @@ from open4m.modalities.rgb import Rgb
 from open4m.modalities.view import Fit, View
 from open4m.streams import StreamKind, StreamSpec
 
-_LISTS = ("det", "human_poses", "sam_instance")
-"""Modalities whose value is itself a list."""
-
 _ASPECT_TOLERANCE = 0.02
 
 
@@ -161,7 +158,9 @@ def _is_batch(modality: str, value: Any) -> bool:
     """Whether a value is a list of values; for modalities that are lists themselves: a list of lists or paths."""
     if not isinstance(value, list):
         return False
-    return modality not in _LISTS or (bool(value) and all(isinstance(v, list | str | Path | Tokens) for v in value))
+    if not get_modality(modality).value_is_list:
+        return True
+    return bool(value) and all(isinstance(v, list | str | Path | Tokens) for v in value)
 
 
 def _as_list(modality: str, value: Any) -> list[Any]:

@@ -58,6 +58,8 @@ class Modality(ABC, Generic[Value]):
     card: ClassVar[Card]
     extensions: ClassVar[tuple[str, ...]]
     """File endings that :meth:`decode` understands, without dot; the first is the one written."""
+    value_is_list: ClassVar[bool] = False
+    """Whether one value is itself a list (of boxes, of people), so that a batch is a list of lists."""
 
     # -- files ------------------------------------------------------------------------------------------------
     @abstractmethod

@@ -61,6 +61,7 @@ class Detection(TextModality[list[Box]]):
         source="ViTDet ViT-H Cascade Mask R-CNN on COCO classes (4M-21, Sec. 3.1)",
     )
     extensions = ("json",)
+    value_is_list = True
     max_tokens = 256
 
     # -- files ------------------------------------------------------------------------------------------------

@@ -190,6 +190,7 @@ class HumanPoses(TextModality[list[Person]]):
         source="HMR 2.0 (4D-Humans) in the published system (4M-21, Sec. 3.1).",
     )
     extensions = ("json",)
+    value_is_list = True
     max_tokens = 275
     max_target_position = 263
 

@@ -186,6 +186,7 @@ class SamInstance(TextModality[list[Instance]]):
         source="SAM ViT-H (4M-21, Sec. 3.1)",
     )
     extensions = ("json",)
+    value_is_list = True
     max_tokens = 290
     can_merge = True
 
