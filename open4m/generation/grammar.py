@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from open4m.modalities.base import TextModality
-from open4m.modalities.grammar import Terms
+from open4m.modalities.grammar import AXES, Numbers, Terms
 from open4m.tokenizers.text import TextTokenizer
 
 NextTerms = Callable[[Sequence[str], int], Terms | None]
@@ -42,6 +42,8 @@ class Grammar:
     def __init__(self, next_terms: NextTerms, text: TextTokenizer) -> None:
         self._next_terms, self._text = next_terms, text
         self._nodes: dict[Terms, dict[tuple[int, ...], _Node]] = {}
+        vocabulary = text.vocabulary
+        self._numbers = [[vocabulary[word] for word in Numbers(axis).words()] for axis in AXES]
 
     def begin(self, stop: int) -> Sentence | None:
         """A new sentence that the id ``stop`` closes; None if everything is allowed (free text)."""
@@ -74,13 +76,21 @@ class Grammar:
         size = self._text.vocab_size
         nodes: dict[tuple[int, ...], _Node] = {(): _Node(torch.zeros(size, dtype=torch.bool))}
         nodes[()].allowed[self.eos] = terms.end
-        for word in terms.words():
-            ids = tuple(self._text.encode(word))
-            for length, token in enumerate(ids):
-                node = nodes.setdefault(ids[:length], _Node(torch.zeros(size, dtype=torch.bool)))
-                node.allowed[token] = True
-            nodes[ids[:-1]].complete[ids[-1]] = word
+        for choice in terms.choices:
+            if isinstance(choice, Numbers):  # each is one id
+                ids = self._numbers[choice.axis][choice.low : choice.high + 1]
+                nodes[()].allowed[ids] = True
+                nodes[()].complete.update(zip(ids, choice.words(), strict=True))
+            else:
+                self._add(nodes, choice, tuple(self._text.encode(choice)))
         return nodes
+
+    @staticmethod
+    def _add(nodes: dict[tuple[int, ...], _Node], word: str, ids: tuple[int, ...]) -> None:
+        for length, token in enumerate(ids):
+            node = nodes.setdefault(ids[:length], _Node(torch.zeros_like(nodes[()].allowed)))
+            node.allowed[token] = True
+        nodes[ids[:-1]].complete[ids[-1]] = word
 
 
 class Sentence:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 _WORD = re.compile(r"v([0-3])=(\d{1,3})")
 
+AXES = range(4)
 MAX_VALUE = 999
 
 
 def number_word(axis: int, value: int) -> str:
     """``v<axis>=<value>``; axis 0…3, value 0…999."""
-    if not (0 <= axis <= 3 and 0 <= value <= MAX_VALUE):
+    if not (axis in AXES and 0 <= value <= MAX_VALUE):
         raise ValueError(f"there is no word for axis {axis}, value {value}: axes are 0…3, values 0…{MAX_VALUE}")
     return f"v{axis}={value}"
 
