@@ -149,7 +149,7 @@ def grid_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: boo
 def _published_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool) -> tuple[str, GridDefaults]:
     if spec.grid is None:
         return "set", UNORDERED_SET
-    if raises_resolution(bundle.model.config, spec):
+    if raises_resolution(bundle.config, spec):
         return "super_resolution", SUPER_RESOLUTION
     if has_picture:
         return "picture", FROM_PICTURE

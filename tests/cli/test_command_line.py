@@ -391,7 +391,7 @@ def test_plans_of_published_models_need_no_network(
         assert part in text
     assert "non-commercial" in text and "encoder passes" in text
     assert main([*request, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["needs"][1].startswith("to download: about 19.31 GB")
+    assert json.loads(capsys.readouterr().out)["plan"]["needs"][1].startswith("to download: about 19.31 GB")
 
 
 @pytest.mark.usefixtures("place")
