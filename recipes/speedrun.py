@@ -38,7 +38,7 @@ class Speedrun:
     out: Path = Path("out/speedrun")
     views: int = 4000
     tokenizer_minutes: float = 2.5
-    pretrain_minutes: float = 24.0
+    pretrain_minutes: float = 18.0
     evaluated: int = 96
     seed: int = 0
 
