@@ -23,6 +23,7 @@ import tyro
 from PIL import Image
 from safetensors.torch import save_file
 
+from open4m.errors import ModalityError
 from open4m.files import write_json
 from open4m.hub.published import model_config, to_published
 from open4m.modalities.registry import get_modality
@@ -137,11 +138,15 @@ def run(command: list[str]) -> tuple[float, float]:
 
 
 def shapes(folder: Path) -> Iterator[tuple[str, str]]:
-    """(modality, shape or summary) of every value in a folder; reading validates them."""
+    """(modality, shape or summary) of every value in a folder; reading checks them, and noise may be no value."""
     plan = _layout(folder / "plan.json")["plan"]
     for name in plan["requested"]:
         modality = get_modality(name)
-        value = modality.decode((folder / f"{name}.{modality.extensions[0]}").read_bytes(), name)
+        try:
+            value = modality.decode((folder / f"{name}.{modality.extensions[0]}").read_bytes(), name)
+        except ModalityError as error:
+            yield name, f"no value: {error}"
+            continue
         yield name, str(value.shape) if isinstance(value, np.ndarray) else modality.describe(value, predicted=True)
 
 
