@@ -145,7 +145,7 @@ def test_repeated_instances_are_merged_into_one_list() -> None:
         ids = single["sam_instance"][row].tokens
         assert merged["sam_instance"][row].tokens[: len(ids)].tolist() == ids.tolist()
         assert len(merged["sam_instance"][row].tokens) > 3 * len(ids)
-        words = f" {bundle().text.decode(merged['sam_instance'][row].tokens.tolist())} "
+        words = f" {model().codecs.text.decode(merged['sam_instance'][row].tokens.tolist())} "
         assert len(set(re.findall(r" point v0=\d+ v1=\d+ ", words))) >= 4  # query points differ
     assert len(merged.canvas.sequence("sam_instance", 0)) == len(single["sam_instance"][0].tokens)
     with pytest.raises(GenerationError, match="caption: repeats is 2, but its values cannot be merged"):
