@@ -147,7 +147,7 @@ class AnyToAny:
             samples: variations of a single input.
             plan: an edited plan of :meth:`plan`; default: the published settings.
             fit: how pictures become squares: ``crop`` shows the model the largest centred square, ``letterbox`` all of
-                the picture between black bars, which the results are cut free from.
+                the picture between bars that are hidden from it and cut off the results.
             super_resolution: a model for :meth:`upscale`.
             progress: called as ``progress(modality, done, total)``.
 
