@@ -16,6 +16,7 @@ from rich.console import Console
 
 from open4m.app.gallery import MATRIX, SCORES, write_report
 from open4m.evaluation import Matrix, Report, any_to_any, evaluate, evaluation_samples
+from open4m.evaluation.heldout import SPLIT
 from open4m.evaluation.tables import markdown, markdown_table, share_rows
 from open4m.files import write_json
 from open4m.generation.pipeline import AnyToAny
@@ -43,7 +44,7 @@ class Release:
     bundle: Path
     out: Path
     heldout: Path | None = None
-    split: str = "heldout"
+    split: str = SPLIT
     name: str = "scenes-tiny"
     notes: Path | None = None
     report: Path | None = None
@@ -74,7 +75,8 @@ def main(release: Release) -> None:
 
 
 def _scores(report: Report, matrix: Matrix, release: Release) -> str:
-    data = f" --data {release.heldout} --split {release.split}" if release.heldout else ""
+    split = "" if release.split == SPLIT else f" --split {release.split}"
+    data = f" --data {release.heldout.name}{split}" if release.heldout else ""
     command = f"open4m evaluate {report.model}{data} --limit {release.limit} --matrix-count {release.matrix_count}"
     return "\n".join(
         [
