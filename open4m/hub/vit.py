@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from open4m.errors import CheckpointError
 from open4m.hub import resolve
-from open4m.hub.published import from_published, is_published, model_config
+from open4m.hub.blueprint import read_blueprint
+from open4m.hub.published import from_published
 from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import IMAGENET_MEAN, IMAGENET_STD
 from open4m.model.config import ModelConfig
 from open4m.model.sizes import named_size
 from open4m.model.vit import ViT
 from open4m.streams import StreamKind, StreamSpec
-from open4m.weights import CONFIG, WEIGHTS, check_weights, read_config, read_weights
+from open4m.weights import check_weights, read_weights
 
 
 def vit(
@@ -40,7 +41,8 @@ def vit(
     >>> untrained = open4m.vit(size="base", image_size=256)
 
     Args:
-        weights: name of a bundle of the package, a folder, or a hub id, of an any-to-any model or of such an encoder.
+        weights: name of a bundle of the package, a folder, a ``.safetensors`` file, or a hub id, of an any-to-any
+            model or of such an encoder.
             Every weight of the encoder must be in the file; what belongs to other streams and to the decoder is left.
         size: without weights: ``base`` and the like, or a name in :data:`open4m.model.sizes.MODEL_SIZES`.
         image_size: H = W, or (H, W), that the position table is made for; others are served, too. Default: as trained,
@@ -63,7 +65,7 @@ def vit(
         config = ModelConfig((pixels,), **named_size(size))
     else:
         assert weights is not None
-        config, part = _read(resolve(weights))
+        config, part = _read(weights)
         (pixels,) = config.streams
     if image_size is not None:
         pixels = _resized(pixels, image_size)
@@ -84,18 +86,17 @@ def _resized(pixels: StreamSpec, size: int | tuple[int, int]) -> StreamSpec:
     return replace(pixels, grid=(rows, columns), max_tokens=rows * columns)
 
 
-def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def _read(name: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Shape, and our names of the weights, of the part that sees pixels; constants in the file are checked."""
-    values, stored = read_config(folder), read_weights(folder / WEIGHTS)
-    published = is_published(values)
-    source = str(folder / CONFIG)
-    whole = model_config(values, source) if published else ModelConfig.from_dict(values.get("model", {}), source)
-    pixels = next((spec for spec in whole.inputs if spec.kind is StreamKind.PIXELS), None)
+    plan = read_blueprint(resolve(name), name)
+    assert plan.weights is not None  # what has been resolved is here
+    pixels = next((spec for spec in plan.config.inputs if spec.kind is StreamKind.PIXELS), None)
     if pixels is None:
-        raise CheckpointError(f"{folder}: this model has no pixels among its inputs, so no picture encoder.")
+        raise CheckpointError(f"{name}: this model has no pixels among its inputs, so no picture encoder.")
     prefixes = ("encoder.", "encoder_norm.", f"encoder_embeddings.{pixels.name}.", f"modality_embeddings.{pixels.name}")
-    part = {key: value for key, value in stored.items() if key.startswith(prefixes)}
-    return replace(whole, streams=(pixels,)), from_published(part, whole) if published else part
+    part = {key: value for key, value in read_weights(plan.weights).items() if key.startswith(prefixes)}
+    part = from_published(part, plan.config) if plan.published else part
+    return replace(plan.config, streams=(pixels,)), part
 
 
 def _fill(model: ViT, part: Mapping[str, Tensor], source: str) -> None:
