@@ -33,7 +33,7 @@ class Caption(TextModality[str]):
     card = Card(
         title="Caption",
         description="A string. Files may hold several captions of one picture, of which training draws one.",
-        metrics={"BLEU-4": Metric("", True), "word_F1": Metric("", True)},
+        metrics={"word_F1": Metric("", True), "BLEU-4": Metric("", True)},
         source="alt texts of CC12M and COYO-700M; text of C4 (4M-21, Sec. 3.1)",
     )
     extensions = ("txt", "json", "json.gz")
