@@ -51,9 +51,12 @@ GENERATION: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "guidance": 2.0,
         },
         "anything/rgb": {"steps": 24, "guidance": 3.0},
+        "picture": {"guidance": 1.0},
+        "set": {"guidance": 2.0},
     }
 )
-"""Cooler and fewer steps than published, most confident positions first: found by eye on validation scenes. Hot early
+"""Guidance on the picture costs twice the time and changes scores on validation scenes by less than 3 %; the global
+features gain 10 %. Cooler and fewer steps than published, most confident positions first: found by eye on validation scenes. Hot early
 steps presuppose a model that recovers from them."""
 
 _TINY = PretrainRecipe(
