@@ -84,8 +84,9 @@ class Blueprint:
 
     def text(self) -> Path | None:
         """The text tokenizer in the folder; None if there is none."""
-        names = (TEXT, PUBLISHED_TEXT) if self.weights is not None else ()
-        found = (self.weights.parent / name for name in names if self.weights is not None)
+        if self.weights is None:
+            return None
+        found = (self.weights.parent / name for name in (TEXT, PUBLISHED_TEXT))
         return next((path for path in found if path.is_file()), None)
 
     def needs_published_text(self) -> bool:
@@ -189,6 +190,7 @@ def _check_info(info: BundleInfo, source: str) -> None:
         value, expected = getattr(info, entry.name), next(t for t in types if entry.type.startswith(t.__name__))
         if isinstance(value, bool) or not isinstance(value, expected):
             raise CheckpointError(f"{source}: {entry.name} must be {types[expected]}, not {type(value).__name__}.")
+    resolution({"image_size": info.image_size, "patch_size": info.patch_size}, source)  # raises if out of range
     for stream, name in info.stream_tokenizers.items():
         if not isinstance(name, str) or not _TOKENIZER_NAME.fullmatch(name):
             raise CheckpointError(
