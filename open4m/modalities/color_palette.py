@@ -121,9 +121,10 @@ class ColorPalette(TextModality[np.ndarray]):
         return np.array(levels[: 3 * count], dtype=np.uint8).reshape(count, 3)
 
     def next_terms(self, terms: Sequence[str], room: int) -> Terms:
-        """The number of colours, then three levels for each."""
+        """The number of colours, then three levels for each. The number is a request, not a property of the picture."""
         if not terms:
-            return Terms((Numbers(1, 1, max(1, min(MAX_COLOURS, (room - 1) // 3))),))
+            count = max(1, min(DEFAULT_COLOURS, (room - 1) // 3))
+            return Terms((Numbers(1, count, count),))
         return Terms((Numbers(0, 0, 255),)) if len(terms) <= 3 * number_value(terms[0]) else END
 
     # -- scores -------------------------------------------------------------------------------------------------
