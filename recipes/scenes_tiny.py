@@ -56,8 +56,9 @@ GENERATION: Mapping[str, Mapping[str, object]] = MappingProxyType(
     }
 )
 """Guidance on the picture costs twice the time and changes scores on validation scenes by less than 3 %; the global
-features gain 10 %. Cooler and fewer steps than published, most confident positions first: found by eye on validation scenes. Hot early
-steps presuppose a model that recovers from them."""
+features gain 10 %. Cooler and fewer steps than published, most confident positions first: found by eye on validation
+scenes. Hot early steps presuppose a model that recovers from them."""
+
 
 _TINY = PretrainRecipe(
     name="scenes-tiny",
