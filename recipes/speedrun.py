@@ -2,8 +2,8 @@
 
     python -m recipes.speedrun --out out/speedrun
 
-An estimated 40 minutes on two cores. Five modalities instead of eighteen; everything else is the code that trains the
-bundled model. Every stage resumes where it stopped, and the last one writes ``report.md`` and a gallery.
+An estimated 30 minutes on two idle cores. Five modalities instead of eighteen; everything else is the code that trains
+the bundled model. Every stage resumes where it stopped, and the last one writes ``report.md`` and a gallery.
 """
 
 from __future__ import annotations
