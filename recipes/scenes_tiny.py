@@ -56,8 +56,8 @@ GENERATION: Mapping[str, Mapping[str, object]] = MappingProxyType(
     }
 )
 """Guidance on the picture costs twice the time and changed most scores of 48 validation scenes by less than 3 %; the
-cosines of global features gained 6 and 10 %. Cooler and fewer steps than published, most confident positions first: found by eye on validation
-scenes. Hot early steps presuppose a model that recovers from them."""
+cosines of global features gained 6 and 10 %. Cooler and fewer steps than published, most confident positions first:
+found by eye on validation scenes. Hot early steps presuppose a model that recovers from them."""
 
 
 _TINY = PretrainRecipe(
