@@ -109,10 +109,10 @@ def scenes(image_size: int = 112) -> Mixture:
     """The embedded model (19 streams): RGB to everything, any to any, words to everything, layout to picture.
 
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
-    picture is turned into comes in three kinds of batches: grids; all short sequences of a sample at once, so that
-    each is learnt whole, to its end; instances, which are long. Geometry and classes are predicted more often than
-    RGB tokens, whose loss hardly falls in a short training. A few batches show next to nothing, which is what
-    guidance contrasts with.
+    picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
+    learnt whole, to its end; boxes and instances, which take most samples to learn. Geometry and classes are predicted
+    more often than RGB tokens, whose loss hardly falls in a short training. A few batches show next to nothing, which
+    is what guidance contrasts with.
     """
     rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"
     depth, normal, semseg = geometry = _tokens(("depth", "normal", "semseg"), image_size)
@@ -121,6 +121,7 @@ def scenes(image_size: int = 112) -> Mixture:
     little = _same(grids, 0.01)  # what the sequences leave over goes to one of the grids
     lengths = {"caption": 6.0, "det": 10.0, "metadata": 14.0, "human_poses": 13.0, "color_palette": 6.0}
     sentences = {**lengths, **little}
+    boxes = {"det": 10.0, **little}
     instances = {"sam_instance": 10.0, "det": 0.5, **little}
     targets = {**grids, **_same(_WORDS, 0.18)}
     to_picture = {**_same(targets, 0.05), tok_rgb: 1.0}
@@ -131,14 +132,16 @@ def scenes(image_size: int = 112) -> Mixture:
     picture = {rgb: 10.0, **_same(_WORDS, 0.05)}  # now and then the first sentinel of a sequence, as when generating
     seen, predicted = (196, 202), (128, 128)
     components = (
-        Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.27),
-        Component("rgb to sentences", picture, sentences, {}, seen, (192, 192), weight=0.27),
-        Component("rgb to instances", picture, instances, {}, seen, (212, 212), weight=0.06),
-        Component("any to any", _same(everything, 0.3), targets, {}, predicted, predicted, weight=0.12),
-        Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.08),
-        Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.07),
-        Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.02),
-        Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.08),
-        Component("hardly anything to all", _same(everything, 0.3), targets, whole, (0, 8), predicted, weight=0.03),
+        Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.20),
+        Component("rgb to sentences", picture, sentences, {}, seen, (192, 192), weight=0.25),
+        Component("rgb to boxes", picture, boxes, {}, seen, (64, 64), weight=0.15),
+        Component("rgb to instances", picture, instances, {}, seen, (212, 212), weight=0.14),
+        Component("any to any", _same(everything, 0.3), targets, {}, predicted, predicted, weight=0.06),
+        Component("one to any", _same(everything, 0.01), targets, whole, seen, predicted, weight=0.07),
+        Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
+        Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
+        Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
+        Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.03),
+        Component("hardly anything to all", _same(everything, 0.3), targets, whole, (0, 8), predicted, weight=0.01),
     )
     return Mixture(components, component_per_batch=True, redistribute=True)
