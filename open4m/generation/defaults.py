@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation.plan import Plan, TargetPlan
@@ -23,6 +24,19 @@ class GridDefaults:
     scheme: str = "roar"
     token_schedule: str = "linear"
 
+
+@dataclass(frozen=True)
+class SequenceDefaults:
+    """Settings of a sequence; ``tokens`` None: as many as the stream may have."""
+
+    tokens: int | None = None
+    temperature: float = 0.3
+    top_p: float = 0.8
+    guidance: float = 1.0
+    repeats: int = 1
+
+
+Defaults = TypeVar("Defaults", GridDefaults, SequenceDefaults)
 
 ORDER = (
     *("clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global", "depth", "normal", "semseg", "canny_edge"),
@@ -46,14 +60,13 @@ UNORDERED_SET = GridDefaults(1, 0.1, guidance=1.0)
 SUPER_RESOLUTION = GridDefaults(8, 1.0, scheme="maskgit", token_schedule="cosine")
 
 SEQUENCES = {
-    "caption": (256, 0.3),
-    "det": (256, 0.3),
-    "human_poses": (275, 0.1),
-    "sam_instance": (256, 0.01),
-    "color_palette": (23, 0.1),
-    "metadata": (None, 0.1),
+    "caption": SequenceDefaults(256, 0.3),
+    "det": SequenceDefaults(256, 0.3),
+    "human_poses": SequenceDefaults(275, 0.1),
+    "sam_instance": SequenceDefaults(256, 0.01),
+    "color_palette": SequenceDefaults(23, 0.1),
+    "metadata": SequenceDefaults(temperature=0.1),
 }
-"""Modality → (most tokens, temperature); None: as long as the stream may be."""
 
 NOT_AVERAGED = ("semseg", "canny_edge", "sam_edge")
 """Codes of these must not be averaged: between two classes lies no class, and the mean of two edges is no edge."""
@@ -101,10 +114,17 @@ def target_plan(
 ) -> TargetPlan:
     """Default settings of one target."""
     if spec.kind is StreamKind.SEQUENCE:
-        tokens, temperature = SEQUENCES.get(spec.modality, (spec.max_tokens, 0.3))
-        tokens = min(tokens or spec.max_tokens, spec.max_tokens)
+        written = sequence_defaults(bundle, spec)
         return TargetPlan(
-            spec.modality, spec.name, "autoregressive", tokens, temperature=temperature, conditions=conditions
+            spec.modality,
+            spec.name,
+            "autoregressive",
+            min(written.tokens or spec.max_tokens, spec.max_tokens),
+            temperature=written.temperature,
+            top_p=written.top_p,
+            guidance=written.guidance,
+            conditions=conditions,
+            repeats=written.repeats,
         )
     chosen = grid_defaults(bundle, spec, has_picture)
     steps = min(chosen.steps, spec.max_tokens)
@@ -127,16 +147,27 @@ def target_plan(
 def grid_defaults(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool) -> GridDefaults:
     """Settings of a grid or set target: the published ones, with the changes that the bundle asks for.
 
-    A bundle names them by situation (``set``, ``super_resolution``, ``picture``, ``anything``) and, after a slash,
-    by modality: ``{"picture": {"guidance": 1.0}, "anything/rgb": {"steps": 12}}``. The more special entry wins.
+    A bundle names them by situation (``set``, ``super_resolution``, ``picture``, ``anything``, for sequences
+    ``sequence``) and, after a slash, by modality: ``{"picture": {"guidance": 1.0}, "anything/rgb": {"steps": 12}}``.
+    The more special entry wins.
 
     Raises:
         CheckpointError: the bundle asks for a setting that does not exist.
     """
     situation, published = _published_defaults(bundle, spec, has_picture)
-    known = {f.name for f in fields(GridDefaults)}
+    return _as_the_bundle_asks(bundle, situation, spec.modality, published)
+
+
+def sequence_defaults(bundle: Bundle | Blueprint, spec: StreamSpec) -> SequenceDefaults:
+    """Settings of a sequence target, see :func:`grid_defaults`."""
+    published = SEQUENCES.get(spec.modality, SequenceDefaults())
+    return _as_the_bundle_asks(bundle, "sequence", spec.modality, published)
+
+
+def _as_the_bundle_asks(bundle: Bundle | Blueprint, situation: str, modality: str, published: Defaults) -> Defaults:
+    known = {f.name for f in fields(published)}
     changes = {}
-    for key in (situation, f"{situation}/{spec.modality}"):
+    for key in (situation, f"{situation}/{modality}"):
         changes |= bundle.info.generation.get(key, {})
     if changes.keys() - known:
         raise CheckpointError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sequences of a few words and grids in two steps: the demo's page, not the model, is looked at here."""
     from open4m.generation import defaults
 
-    monkeypatch.setattr(defaults, "SEQUENCES", {name: (12, t) for name, (_, t) in defaults.SEQUENCES.items()})
+    monkeypatch.setattr(defaults, "SEQUENCES", {name: replace(s, tokens=12) for name, s in defaults.SEQUENCES.items()})
     monkeypatch.setattr(defaults, "FROM_ANYTHING", GridDefaults(2, 1.0))
     monkeypatch.setattr(defaults, "FROM_ANYTHING_BY_MODALITY", {})
 

@@ -73,6 +73,10 @@ def test_a_bundle_changes_defaults_by_situation_and_modality() -> None:
     plan = AnyToAny(own).plan(["depth", "normal"], ["rgb"])
     assert [(t.guidance, t.steps) for t in plan.targets] == [(1.0, 3), (1.0, 1)]
     assert AnyToAny(own).plan(["depth"], ["caption"])["depth"].guidance == 2.0
+    changes = {"sequence": {"top_p": 0.5}, "sequence/det": {"guidance": 3.0, "temperature": 0.0}}
+    written = AnyToAny(replace(own, info=replace(own.info, generation=changes))).plan(["det", "caption"], ["rgb"])
+    assert (written["det"].guidance, written["det"].temperature, written["det"].top_p) == (3.0, 0.0, 0.5)
+    assert (written["caption"].guidance, written["caption"].temperature, written["caption"].top_p) == (1.0, 0.3, 0.5)
     wrong = replace(own, info=replace(own.info, generation={"picture": {"heat": 1.0}}))
     with pytest.raises(CheckpointError, match="heat"):
         AnyToAny(wrong).plan(["depth"], ["rgb"])
