@@ -43,7 +43,7 @@ def verify(
         device: where to compute.
         dtype: number format; the tolerances are meant for float32.
         weights: folder of the transformer that made a recorded generation; default: fm_mod21_swiglu beside it.
-        text_tokenizer: the published WordPiece file; needed for recorded texts.
+        text_tokenizer: the published WordPiece file, for recorded texts; default: the fetched one.
         json: print JSON instead of tables.
     """
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -32,6 +33,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "str": (str,),
 }
+_LARGEST = {
+    **dict.fromkeys(("image_size", "image_size_enc", "image_size_dec"), 4096),
+    **dict.fromkeys(("patch_size", "patch_size_dec"), 512),
+    **dict.fromkeys(("n_channels", "n_labels", "latent_dim"), 2**16),
+    "codebook_size": 2**24,
+    "num_codebooks": 1024,
+    "num_train_timesteps": 100_000,
+}
+"""Far beyond any published tokenizer, and still built within memory: configurations may come from anywhere."""
+
 _IGNORED = {
     "sync_codebook",
     "code_replacement_policy",
@@ -143,15 +154,18 @@ class TokenizerConfig:
             value, types = getattr(self, field.name), _TYPES[str(field.type)]
             if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
                 raise CheckpointError(f"{field.name} is {value!r}, expected {field.type}.")
-        if min(self.image_size, self.n_channels, self.patch_size, self.codebook_size, self.latent_dim) < 1:
-            raise CheckpointError("image_size, n_channels, patch_size, codebook_size and latent_dim must be positive.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise CheckpointError(f"{field.name} is {value}, expected a finite number.")
+            largest = _LARGEST.get(field.name)
+            if largest is not None and value is not None and not 1 <= value <= largest:
+                raise CheckpointError(f"{field.name} is {value}, expected 1…{largest}.")
         if self.quant_type not in ("lucid", "memcodes"):
             raise CheckpointError(f"quant_type {self.quant_type!r} is unknown. Expected 'lucid' or 'memcodes'.")
         if self.quant_type == "lucid" and not (self.norm_codes and self.num_codebooks == 1):
             raise CheckpointError(
                 "Only the cosine codebook (norm_codes true, num_codebooks 1) of 'lucid' is supported."
             )
-        if self.num_codebooks < 1 or self.latent_dim % self.num_codebooks:
+        if self.latent_dim % self.num_codebooks:
             raise CheckpointError(f"latent_dim {self.latent_dim} is not divisible by {self.num_codebooks} codebooks.")
         if self.tied_labels and self.n_labels is None:
             raise CheckpointError("tied_labels needs n_labels.")

@@ -19,7 +19,7 @@ class Options:
         dtype: number format of weights and activations. The tolerances are meant for float32.
         weights: folder of the transformer that recorded generations were made with; default: ``fm_mod21_swiglu``
             beside them.
-        text_tokenizer: the published WordPiece file; needed for recorded texts.
+        text_tokenizer: the published WordPiece file, for recorded texts; default: the fetched one.
     """
 
     device: torch.device | str = "cpu"

@@ -9,7 +9,7 @@ import numpy as np
 
 from open4m.data.masking import mask_sequence, span_mask, to_units
 from open4m.data.mixture import Keep
-from open4m.errors import DataError
+from open4m.hub.text import published_text
 from open4m.tokenizers.text import COORDINATES, SENTINEL_IDS, TextTokenizer
 from open4m.verify.options import Options
 from open4m.verify.recorded import Recorded
@@ -18,12 +18,7 @@ from open4m.verify.report import Report
 
 def check_text(folder: Recorded, options: Options, report: Report) -> None:
     """Ids and decoded strings of the published vocabulary; merging of spans."""
-    if options.text_tokenizer is None:
-        raise DataError(
-            f"{folder.source}: needs the published vocabulary. Give it: "
-            "--text-tokenizer text_tokenizer_4m_wordpiece_30k.json"
-        )
-    text, recorded = TextTokenizer.load(options.text_tokenizer), folder.json("text.json")
+    text, recorded = TextTokenizer.load(published_text(options.text_tokenizer)), folder.json("text.json")
     report.equal("vocabulary", text.vocab_size, recorded["vocab_size"], "size")
     for word, expected in recorded["special"].items():
         if expected is not None:

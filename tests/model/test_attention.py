@@ -34,7 +34,7 @@ def test_both_kernels_agree_forward_and_backward(seed: int, queries: int, keys: 
             out.square().sum().backward()
             results.append([out, q.grad, k.grad, v.grad])
         for ours, fused in zip(*results, strict=True):
-            torch.testing.assert_close(ours, fused, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours, fused, atol=3e-5, rtol=1e-5)
 
 
 def test_the_cpu_chooses_the_plain_kernel_for_training_in_bf16_only(monkeypatch: pytest.MonkeyPatch) -> None:

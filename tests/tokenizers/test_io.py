@@ -125,7 +125,7 @@ def test_damaged_and_missing_files(folder: Path) -> None:
         ([], "expected a JSON object"),
         ({"latent_dim": "eight"}, "latent_dim is 'eight', expected int"),
         ({"latent_dim": True}, "latent_dim is True, expected int"),
-        ({"patch_size": 0}, "must be positive"),
+        ({"patch_size": 0}, "expected 1"),
         ({"dec_type": None}, "dec_type is None, expected str"),
         ({"dec_type": "unet_patched"}, "do not fit the model: missing encoder.blocks.1"),
         ({"dec_type": "unet_patched", "scheduler": "pndm"}, "Expected ddim or ddpm"),

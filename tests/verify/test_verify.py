@@ -260,8 +260,9 @@ def test_damaged_packed_files_are_named(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-def test_texts_need_their_vocabulary() -> None:
-    with pytest.raises(DataError, match="--text-tokenizer"):
+def test_texts_need_their_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPEN4M_TEXT_TOKENIZER", str(tmp_path / "nowhere.json"))
+    with pytest.raises(CheckpointError, match=r"nowhere\.json: there is no such text tokenizer\. Download"):
         verify(golden("text"))
 
 
