@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def filled_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``; on success its files are moved in, on failure they are removed."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        temporary = Path(name)
+        yield temporary
+        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            final = folder / path.relative_to(temporary)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(final)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from open4m.app.page import Section, write_page
-from open4m.app.panels import generated_panels, given_panels
+from open4m.app.page import Panel, Picture, Section, write_page
+from open4m.app.panels import SIZE, generated_panels, given_panels
+from open4m.generation.ensemble import ENSEMBLE_FILE, Ensemble, MergedItem
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.result import PLAN_FILE, Result
 
@@ -26,8 +27,33 @@ def write_generated(path: Path, model: AnyToAny, given: Mapping[str, Any], resul
         Section(f"Seed {sample.seed}", given=shown, panels=[column[row] for column in columns])
         for row, sample in enumerate(result.samples)
     ]
+    write_page(path, title, "", sections, _footer(model, result, PLAN_FILE))
+
+
+def write_ensemble(path: Path, model: AnyToAny, given: Mapping[str, Any], ensemble: Ensemble, title: str) -> None:
+    """As :func:`write_generated`: every modality merged, its uncertainty, and the samples that it was made of."""
+    samples = [generated_panels(item.items) for item in ensemble.values()]
+    sections = [
+        Section("Merged", MERGED, given=given_panels(given, given), panels=[_merged(i) for i in ensemble.values()]),
+        *(Section(f"Samples: {panels[0].title}", panels=panels) for panels in samples),
+    ]
+    intro = f"{len(ensemble.result.samples)} samples of one input."
+    write_page(path, title, intro, sections, _footer(model, ensemble.result, ENSEMBLE_FILE))
+
+
+MERGED = "Beside each value: where the samples disagree, from blue (not at all) to red."
+
+
+def _merged(item: MergedItem) -> Panel:
+    panel = generated_panels([item.item])[0]
+    spread = item.draw_spread(SIZE)
+    if spread is None:
+        return Panel(panel.title, panel.pictures, [("uncertainty", f"{item.merged.uncertainty:.3g} {item.unit}")])
+    return Panel(panel.title, [*panel.pictures, Picture("uncertainty", spread, item.describe())])
+
+
+def _footer(model: AnyToAny, result: Result, file: str) -> str:
     licences = dict.fromkeys([*result.plan.licences, *(result.super_resolution or result.plan).licences])
     footer = f"Model {model.bundle.info.name}: {model.bundle.info.description}\nLicences of the weights:\n"
     footer += "\n".join(licences)
-    footer += f"\n{PLAN_FILE}, beside this page, says how everything was generated."
-    write_page(path, title, "", sections, footer)
+    return footer + f"\n{file}, beside this page, says how everything was generated."

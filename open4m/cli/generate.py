@@ -40,6 +40,7 @@ def generate(
     model: str = "scenes-tiny",
     seed: int = 0,
     samples: int = 1,
+    ensemble: int = 1,
     fit: Fit = "crop",
     repeats: int = 1,
     super_resolution: str | None = None,
@@ -64,6 +65,7 @@ def generate(
         model: name or folder of the model.
         seed: same seed, same result.
         samples: variations per input.
+        ensemble: merge so many samples per input into one, with maps of where they disagree.
         fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
         repeats: sequences of SAM instances that are drawn and merged; each looks for the objects at a few points.
         super_resolution: a second model that raises the resolution of the results.
@@ -71,14 +73,17 @@ def generate(
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
     import open4m
-    from open4m.app.generated import write_generated
-    from open4m.generation import preview, preview_upscale
+    from open4m.app.generated import write_ensemble, write_generated
+    from open4m.generation import preview, preview_upscale, sampling_plan
 
     inputs = {name: value for name, value in asdict(given).items() if value is not None}
     jobs = _jobs(files, inputs, out)
     names = [*(["rgb"] if files else []), *inputs]
-    if samples < 1:
-        raise GenerationError(f"--samples is {samples}; expected at least 1.")
+    for option, count in (("--samples", samples), ("--ensemble", ensemble)):
+        if count < 1:
+            raise GenerationError(f"{option} is {count}; expected at least 1.")
+    if samples > 1 and ensemble > 1:
+        raise GenerationError("--samples gives variations, --ensemble merges them. Leave out one of the two.")
     if not names and not to:
         raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
     for name in to:
@@ -89,6 +94,8 @@ def generate(
         if "sam_instance" not in wanted:
             raise GenerationError("--repeats is for sam_instance, which is not asked for. Add it to --to.")
         planned = planned.edit("sam_instance", repeats=repeats)
+    if ensemble > 1:
+        planned = sampling_plan(planned)
     plans = {"plan": planned}
     if super_resolution is not None:
         plans["super_resolution"] = preview_upscale(super_resolution, planned)
@@ -107,7 +114,7 @@ def generate(
                 job.inputs,
                 wanted,
                 seed=seed,
-                samples=samples if samples > 1 else None,
+                samples=max(samples, ensemble) if max(samples, ensemble) > 1 else None,
                 plan=planned,
                 fit=fit,
                 super_resolution=finer,
@@ -115,9 +122,14 @@ def generate(
                     task, description=escape(f"{job.name}: {name}"), completed=done, total=total
                 ),
             )
-            result.save(job.folder)
             page = job.folder / "index.html"
-            write_generated(page, loaded, values, result, job.name)
+            if ensemble > 1:
+                merged = result.ensemble()
+                merged.save(job.folder)
+                write_ensemble(page, loaded, values, merged, job.name)
+            else:
+                result.save(job.folder)
+                write_generated(page, loaded, values, result, job.name)
             summary.append({"folder": str(job.folder), "page": str(page), "targets": wanted, "seeds": [*result.seeds]})
     info = loaded.bundle.info
     if json:

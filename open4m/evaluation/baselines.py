@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar, cast
 
@@ -17,7 +18,7 @@ import numpy as np
 from open4m.modalities.base import DenseModality, Modality
 from open4m.modalities.det import Box
 from open4m.modalities.edges import EdgeMap
-from open4m.modalities.human_poses import Person, nearest_rotation
+from open4m.modalities.human_poses import Person, mean_person
 from open4m.modalities.metadata import FIELDS
 from open4m.modalities.registry import get_modality
 from open4m.modalities.sam_instance import Instance
@@ -119,12 +120,7 @@ def likely_person(values: Sequence[Sequence[Person]]) -> list[Person]:
         return []
     boxes = np.array([person.box for person in people])
     (best,) = cover(boxes, 1, fits=True)
-
-    def mean(name: str) -> np.ndarray:
-        return np.mean([getattr(person, name) for person in people], axis=0).astype(np.float32)
-
-    turned, pose = nearest_rotation(mean("global_orient")), nearest_rotation(mean("body_pose"))
-    return [Person(boxes[best], turned, pose, mean("betas"), mean("camera"))]
+    return [replace(mean_person(people), box=boxes[best])]
 
 
 def likely_instances(values: Sequence[Sequence[Instance]]) -> list[Instance]:

@@ -1,5 +1,6 @@
 """Any-to-any generation: plan → steps → canvas → result."""
 
+from open4m.generation.ensemble import Ensemble, sampling_plan
 from open4m.generation.features import TokenFeatures
 from open4m.generation.inputs import Tokens
 from open4m.generation.pipeline import AnyToAny, load, preview, preview_upscale
@@ -8,6 +9,7 @@ from open4m.generation.result import Item, Result
 
 __all__ = [
     "AnyToAny",
+    "Ensemble",
     "Item",
     "Plan",
     "Result",
@@ -17,4 +19,5 @@ __all__ = [
     "load",
     "preview",
     "preview_upscale",
+    "sampling_plan",
 ]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from open4m.errors import UnknownNameError
-from open4m.files import atomic_path, write_json
+from open4m.files import atomic_path, filled_folder, write_json
 from open4m.generation.codecs import Codecs
 from open4m.generation.engine import Outcome
 from open4m.generation.inputs import Given
@@ -23,6 +23,9 @@ from open4m.modalities.base import Modality
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import Fit, Resample, View
 from open4m.streams import StreamKind, StreamSpec
+
+if TYPE_CHECKING:
+    from open4m.generation.ensemble import Ensemble
 
 PLAN_FILE = "plan.json"
 _SMALLEST_PICTURE = 224
@@ -85,6 +88,18 @@ class Item:
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]
+
+    def holding(self, square: Any) -> Item:
+        """The same with another value of the square that the model sees; it has no tokens."""
+        other = copy.copy(self)
+        other.tokens, other._made = self.tokens[:0], {"square": square}
+        return other
+
+    def cut(self, places: np.ndarray) -> np.ndarray:
+        """A map (H, W) of the square without the bars of a letterbox."""
+        if self._letterbox is None:
+            return places
+        return self._window(len(places)).array(places, Resample.NEAREST)
 
     def save(self, path: str | Path) -> tuple[Path, Path]:
         """Write the value as ``path`` with the modality's own file ending, and beside it a picture ``….picture.png``.
@@ -221,25 +236,28 @@ class Result(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.plan.requested)
 
+    def ensemble(self) -> Ensemble:
+        """The samples, which must be of one input, merged per modality: see :mod:`open4m.generation.ensemble`.
+
+        Raises:
+            GenerationError: see :class:`~open4m.generation.ensemble.Ensemble`.
+        """
+        from open4m.generation.ensemble import Ensemble
+
+        return Ensemble(self)
+
     def save(self, folder: str | Path) -> None:
         """Write values, pictures, plan and seeds into a folder (several samples: one sub-folder each).
 
         Everything is computed and written beside the folder first; then the files are moved in, the plan last.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-            temporary = Path(name)
+        with filled_folder(folder) as temporary:
             for number, sample in enumerate(self.samples):
                 sample.write_to(temporary / f"{number:04d}" if self.batched else temporary)
-            for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
-                final = folder / path.relative_to(temporary)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(final)
         record = {"plan": self.plan.to_dict(), "seeds": list(self.seeds), "fit": self.fit}
         if self.super_resolution is not None:
             record["super_resolution"] = self.super_resolution.to_dict()
-        write_json(folder / PLAN_FILE, record)
+        write_json(Path(folder) / PLAN_FILE, record)
 
 
 def _item(

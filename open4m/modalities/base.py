@@ -20,6 +20,7 @@ from PIL import Image
 from open4m.errors import ModalityError
 from open4m.files import write_bytes
 from open4m.modalities.grammar import Terms
+from open4m.modalities.merging import Merged, medoid
 from open4m.modalities.view import View
 from open4m.streams import Position, StreamKind, StreamSpec
 
@@ -122,6 +123,24 @@ class Modality(ABC, Generic[Value]):
     @abstractmethod
     def score(self, predictions: Sequence[Value], truths: Sequence[Value]) -> dict[str, float]:
         """Scores of a list of predictions against the truth; keys are documented in ``card.metrics``."""
+
+    def errors(self, prediction: Value, truth: Value) -> np.ndarray:
+        """How wrong a prediction is, place by place: (H, W) float32, NaN where the truth is unknown.
+
+        For values without places, one number (): how far the first score of the prediction is from that of the truth.
+        """
+        metric = next(iter(self.card.metrics))
+        found, best = (self.score([value], [truth])[metric] for value in (prediction, truth))
+        return np.array(abs(best - found), dtype=np.float32)
+
+    def merge(self, values: Sequence[Value]) -> Merged[Value]:
+        """Samples of the same thing (at least one) as one value, with their spread.
+
+        Here, for values that cannot be averaged: the sample that is nearest to all others by :meth:`errors`.
+        """
+        best, distance = medoid(values, lambda a, b: float(self.errors(a, b)))
+        metric = next(iter(self.card.metrics))
+        return Merged(values[best], np.array(distance, dtype=np.float32), f"mean distance in {metric}")
 
     # -- the transformer's side ----------------------------------------------------------------------------------
     @abstractmethod

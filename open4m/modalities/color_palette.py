@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
-from open4m.modalities.cielab import rgb_to_lab
+from open4m.modalities.cielab import lab_to_rgb, rgb_to_lab
 from open4m.modalities.drawing import GROUND
 from open4m.modalities.grammar import END, Numbers, Terms, number_value, number_word, parse_number
+from open4m.modalities.merging import Merged, medoid
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
 
@@ -140,6 +141,18 @@ class ColorPalette(TextModality[np.ndarray]):
             "delta_E": float(np.mean([palette_distance(p, t) for p, t in pairs])),
             "within_3_bins": float(np.mean([_share_near(p, t) for p, t in pairs])),
         }
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """The palette nearest to all others, its colours averaged (in Lab) with those that match them; (k,) mean ΔE.
+
+        Only palettes with as many colours count.
+        """
+        reference = values[medoid(values, palette_distance)[0]]
+        alike = [value for value in values if len(value) == len(reference)]
+        lab = np.stack([rgb_to_lab(value[_match(_distances(reference, value))]) for value in alike])
+        mean = lab.mean(axis=0)
+        spread = np.linalg.norm(lab - mean, axis=-1).mean(axis=0)
+        return Merged(lab_to_rgb(mean), spread.astype(np.float32), "ΔE")
 
 
 def palette_distance(a: np.ndarray, b: np.ndarray) -> float:

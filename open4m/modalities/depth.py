@@ -10,7 +10,8 @@ from PIL import Image
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, DenseModality, Metric, token_stream
 from open4m.modalities.checks import pairs, require_array
-from open4m.modalities.drawing import GROUND, fit_square, turbo
+from open4m.modalities.drawing import fit_square, heat_map
+from open4m.modalities.merging import Merged
 from open4m.modalities.pictures import open_picture, png_bytes
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
@@ -107,9 +108,7 @@ class Depth(DenseModality[np.ndarray]):
         """Turbo colours from near (blue) to far (red), from the 1st to the 99th percentile; unknown is dark grey."""
         valid = np.isfinite(value)
         low, high = np.percentile(value[valid], [1, 99]) if valid.any() else (0.0, 1.0)
-        scaled = (np.where(valid, value, low) - low) / max(high - low, 1e-6)
-        picture = np.where(valid[..., None], turbo(scaled), np.array(GROUND, dtype=np.uint8))
-        return fit_square(Image.fromarray(picture), size)
+        return fit_square(heat_map(value, low, high), size)
 
     def describe(self, value: np.ndarray, predicted: bool = False) -> str:
         """The range. Predictions are relative, see the card."""
@@ -131,9 +130,7 @@ class Depth(DenseModality[np.ndarray]):
             known = np.isfinite(truth)
             if not known.any():
                 raise ModalityError(self.name, "score", "a truth has no known pixel.", "Leave it out.")
-            # The truth's unknown pixels are unknown in the prediction, too: both are standardised on the same ones.
-            predicted = self.to_array(np.where(known, prediction, np.nan))[0][known].astype(np.float64)
-            standard = self.to_array(truth)[0][known]
+            predicted, standard = (side[known].astype(np.float64) for side in self._standard(prediction, truth))
             metres = truth[known].astype(np.float64)
             scores["l1"].append(float(np.abs(predicted - standard).mean()))
             columns = np.stack([predicted, np.ones_like(predicted)], axis=1)
@@ -141,6 +138,23 @@ class Depth(DenseModality[np.ndarray]):
             scores["abs_rel"].append(float((np.abs(aligned - metres) / metres).mean()))
             scores["delta1"].append(float((np.maximum(aligned / metres, metres / aligned) < 1.25).mean()))
         return {key: float(np.mean(values)) for key, values in scores.items()}
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(H, W) |difference| of the standardised maps, whose mean is the score ``l1``."""
+        predicted, standard = self._standard(prediction, truth)
+        return np.where(np.isfinite(truth), np.abs(predicted - standard), np.float32(np.nan))
+
+    def _standard(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both maps (H, W), standardised on the pixels that are known in the truth."""
+        return self.to_array(np.where(np.isfinite(truth), prediction, np.nan))[0], self.to_array(truth)[0]
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """Median of the standardised maps, as relative depth (:meth:`from_array`); their standard deviation."""
+        known = np.isfinite(values).all(axis=0)
+        maps = np.stack([self.to_array(value)[0] for value in values])
+        middle = np.where(known, self.from_array(np.median(maps, axis=0)[None]), np.float32(np.nan))
+        spread = np.where(known, maps.std(axis=0), np.float32(np.nan))
+        return Merged(middle, spread, "robust standard deviations")
 
     def to_array(self, value: np.ndarray) -> np.ndarray:
         """(1, H, W) float32, robustly standardised; unknown pixels are 0.

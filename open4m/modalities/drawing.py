@@ -29,6 +29,13 @@ def turbo(values: np.ndarray) -> np.ndarray:
     return _interpolate(values, np.linspace(0.0, 1.0, len(_TURBO)), _TURBO)
 
 
+def heat_map(values: np.ndarray, low: float, high: float) -> Image.Image:
+    """(H, W) numbers in Turbo colours, from blue at ``low`` to red at ``high``; NaN is dark grey."""
+    known = np.isfinite(values)
+    scaled = (np.where(known, values, low) - low) / max(high - low, 1e-6)
+    return Image.fromarray(np.where(known[..., None], turbo(scaled), np.array(GROUND, dtype=np.uint8)))
+
+
 def diverging(values: np.ndarray) -> np.ndarray:
     """Blue – white – red colours (…, 3) uint8 of values in [-1, 1] (others are clamped)."""
     return _interpolate(values, np.linspace(-1.0, 1.0, len(_DIVERGING)), _DIVERGING)

@@ -11,12 +11,16 @@ from open4m.errors import ModalityError
 from open4m.modalities.base import Card, DenseModality, Metric, token_stream
 from open4m.modalities.checks import pairs, require_array
 from open4m.modalities.drawing import fit_square
+from open4m.modalities.merging import Merged
 from open4m.modalities.pictures import open_picture, png_bytes
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
 from open4m.streams import StreamSpec
 
 _FORM = "an (H, W) uint8 array, 0 = no edge, 255 = edge"
+_EDGE = 128
+"""Values from here on are edges."""
+
 _METRICS = {"f1": Metric("", True), "l1": Metric("", False)}
 
 
@@ -67,7 +71,7 @@ class EdgeMap(DenseModality[np.ndarray]):
         return fit_square(Image.fromarray(value), size)
 
     def describe(self, value: np.ndarray, predicted: bool = False) -> str:
-        return f"{np.mean(value >= 128):.1%} of the pixels are edges"
+        return f"{np.mean(value >= _EDGE):.1%} of the pixels are edges"
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """``f1``: edges are values ≥ 128, correct within one pixel (8 neighbours), counted over the whole list;
@@ -75,16 +79,31 @@ class EdgeMap(DenseModality[np.ndarray]):
         correct = predicted = found = true = 0
         l1 = []
         for prediction, truth in pairs(self.name, predictions, truths):
-            ours, theirs = prediction >= 128, truth >= 128
+            ours, theirs = prediction >= _EDGE, truth >= _EDGE
             correct += int((ours & _thicken(theirs)).sum())
             found += int((theirs & _thicken(ours)).sum())
             predicted += int(ours.sum())
             true += int(theirs.sum())
-            l1.append(np.abs(prediction.astype(np.float64) - truth).mean() / 255)
+            l1.append(self.errors(prediction, truth).mean(dtype=np.float64))
         precision = correct / predicted if predicted else float(true == 0)
         recall = found / true if true else float(predicted == 0)
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
         return {"f1": f1, "l1": float(np.mean(l1))}
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(H, W) |difference| on 0…1."""
+        return np.abs(prediction.astype(np.float32) - truth) / 255
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """The mean, brightened until as many pixels are edges (≥ 128) as on average; standard deviation on 0…1.
+
+        Samples seldom agree on a line to the pixel, so that the mean alone would show hardly any edge.
+        """
+        stack = np.stack(values).astype(np.float32)
+        mean, usual = stack.mean(axis=0), round((stack >= _EDGE).mean() * stack[0].size)
+        faintest = np.sort(mean, axis=None)[-usual] if usual else _EDGE
+        brighter = mean * max(1.0, _EDGE / max(faintest, 1.0))
+        return Merged(np.rint(np.clip(brighter, 0, 255)).astype(np.uint8), stack.std(axis=0) / 255, "on 0…1")
 
     def to_array(self, value: np.ndarray) -> np.ndarray:
         """(1, H, W) float32 in [-1, 1]."""

@@ -13,6 +13,7 @@ from open4m.errors import ModalityError
 from open4m.modalities.base import Card, DenseModality, Metric, token_stream
 from open4m.modalities.checks import pairs, require_array, require_finite
 from open4m.modalities.drawing import diverging, fit_square, principal_colours
+from open4m.modalities.merging import Merged, cosine, mean_direction
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
 from open4m.streams import Position, StreamKind, StreamSpec
@@ -71,13 +72,20 @@ class Features(DenseModality[np.ndarray]):
 
     def score(self, predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> dict[str, float]:
         """Means over samples: cosine similarity of the feature vectors (of every position) and |difference|."""
-        cosine, l1 = [], []
+        similarity, l1 = [], []
         for prediction, truth in pairs(self.name, predictions, truths):
-            p, t = prediction.astype(np.float64), truth.astype(np.float64)
-            lengths = np.linalg.norm(p, axis=0) * np.linalg.norm(t, axis=0)
-            cosine.append(((p * t).sum(axis=0) / np.maximum(lengths, 1e-12)).mean())
-            l1.append(np.abs(p - t).mean())
-        return {"cosine": float(np.mean(cosine)), "l1": float(np.mean(l1))}
+            similarity.append(cosine(prediction, truth).mean())
+            l1.append(np.abs(prediction.astype(np.float64) - truth).mean())
+        return {"cosine": float(np.mean(similarity)), "l1": float(np.mean(l1))}
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """1 − cosine similarity: (h, w) of a map, () of a vector."""
+        return (1 - cosine(prediction, truth)).astype(np.float32)
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """Mean direction, as long as the samples on average; their mean distance to it, 1 − cosine."""
+        mean = mean_direction(np.stack(values))
+        return Merged(mean, np.mean([self.errors(value, mean) for value in values], axis=0), "1 − cosine")
 
 
 class FeatureMap(Features):

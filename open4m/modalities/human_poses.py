@@ -27,6 +27,7 @@ from open4m.modalities.grammar import (
     parse_code,
     parse_number,
 )
+from open4m.modalities.merging import ABSENCE, Merged, absence, matched
 from open4m.modalities.registry import register
 from open4m.modalities.smpl_skeleton import JOINT_NAMES, forward_kinematics
 from open4m.modalities.view import View
@@ -356,6 +357,22 @@ class HumanPoses(TextModality[list[Person]]):
             "mpjpe": 1000 * float(np.mean(errors)) if errors else float("nan"),
             "f1": 2 * len(errors) / total if total else 1.0,
         }
+
+    def merge(self, values: Sequence[list[Person]]) -> Merged[list[Person]]:
+        """The people whom at least half of the samples show (boxes with IoU ≥ 0.5): means of all their numbers."""
+        groups = matched(values, lambda a, b: iou(_box(a), _box(b)), _MATCHING_IOU)
+        usual = [group for group in groups if 2 * len(group) >= len(values)]
+        return Merged([mean_person(group) for group in usual], absence(usual, len(values)), ABSENCE)
+
+
+def mean_person(people: Sequence[Person]) -> Person:
+    """Box, rotations, shape and camera averaged; pose tokens, which no longer fit, are dropped."""
+
+    def mean(name: str) -> np.ndarray:
+        return np.mean([getattr(person, name) for person in people], axis=0).astype(np.float32)
+
+    turned, pose = nearest_rotation(mean("global_orient")), nearest_rotation(mean("body_pose"))
+    return Person(mean("box"), turned, pose, mean("betas"), mean("camera"))
 
 
 def _match(found: Sequence[Person], true: Sequence[Person]) -> list[tuple[Person, Person]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,7 @@ from open4m.modalities.base import Card, Metric, TextModality
 from open4m.modalities.checks import require_paired
 from open4m.modalities.drawing import font
 from open4m.modalities.grammar import END, MAX_VALUE, Numbers, Terms, number_value, number_word, parse_number
+from open4m.modalities.merging import Merged
 from open4m.modalities.registry import register
 from open4m.modalities.view import View
 
@@ -231,6 +233,22 @@ class Metadata(TextModality[dict[str, float]]):
             return dict.fromkeys(self.card.metrics, math.nan)
         exact = float(np.mean(np.array(errors) == 0))
         return {"within_3_bins": float(np.mean(near)), "exact": exact, "error": float(np.mean(errors))}
+
+    def merge(self, values: Sequence[dict[str, float]]) -> Merged[dict[str, float]]:
+        """Median (of the few levels: the commonest) of every field that at least half of the samples have.
+
+        The spread (fields,), in the order of :data:`FIELDS`, is the mean error of the codes.
+        """
+        merged: dict[str, float] = {}
+        spread: list[float] = []
+        for field, coding in FIELDS.items():
+            codes = [coding.code(value[field]) for value in values if field in value]
+            if 2 * len(codes) < len(values):
+                continue
+            code = Counter(codes).most_common(1)[0][0] if isinstance(coding, Levels) else sorted(codes)[len(codes) // 2]
+            merged[field] = coding.value(code)
+            spread.append(float(np.mean([coding.error(code, other) for other in codes])))
+        return Merged(merged, np.array(spread, dtype=np.float32), "error of the code, 0…1")
 
 
 register(Metadata())

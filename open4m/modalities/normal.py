@@ -11,6 +11,7 @@ from open4m.errors import ModalityError
 from open4m.modalities.base import Card, DenseModality, Metric, token_stream
 from open4m.modalities.checks import pairs, require_array, require_finite
 from open4m.modalities.drawing import fit_square
+from open4m.modalities.merging import Merged
 from open4m.modalities.pictures import open_picture, png_bytes
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
@@ -106,9 +107,8 @@ class Normal(DenseModality[np.ndarray]):
         """
         angles = []
         for prediction, truth in pairs(self.name, predictions, truths):
-            known = np.any(truth != 0, axis=-1)
-            cosine = (unit(prediction[known]) * unit(truth[known])).sum(axis=-1)
-            angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+            found = self.errors(prediction, truth)
+            angles.append(found[np.isfinite(found)])
         every = np.concatenate(angles)
         if not every.size:
             raise ModalityError(self.name, "score", "no truth has a surface.", "Leave out empty normal maps.")
@@ -117,6 +117,15 @@ class Normal(DenseModality[np.ndarray]):
             "median_angle": float(np.median(every)),
             "within_11.25": float((every < 11.25).mean()),
         }
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(H, W) angles in degrees; NaN where there is no true surface."""
+        return np.where(np.any(truth != 0, axis=-1), _angles(prediction, truth), np.float32(np.nan))
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """Mean direction, zero where the samples cancel out; their mean angle to it in degrees."""
+        mean = unit(np.mean([unit(value) for value in values], axis=0))
+        return Merged(mean, np.mean([_angles(value, mean) for value in values], axis=0), "°")
 
     def to_array(self, value: np.ndarray) -> np.ndarray:
         """(3, H, W) float32 in [-1, 1]."""
@@ -134,6 +143,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (…, 3) at length 1, float32; those too short to have a direction become zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.where(length > 1e-3, vectors / np.maximum(length, 1e-3), 0).astype(np.float32)
+
+
+def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(…) float32 degrees between vectors (…, 3); 90 where one of them has no direction."""
+    cosine = (unit(a) * unit(b)).sum(axis=-1)
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
 def _colours(vectors: np.ndarray) -> np.ndarray:

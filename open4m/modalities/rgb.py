@@ -11,6 +11,7 @@ from open4m.errors import ModalityError
 from open4m.modalities.base import Card, DenseModality, Metric, token_stream
 from open4m.modalities.checks import pairs, require_array, require_finite
 from open4m.modalities.drawing import fit_square
+from open4m.modalities.merging import Merged
 from open4m.modalities.pictures import open_picture, png_bytes
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
@@ -107,8 +108,17 @@ class Rgb(DenseModality[np.ndarray]):
         for prediction, truth in pairs(self.name, predictions, truths):
             difference = (prediction.astype(np.float64) - truth) / 255
             psnr.append(-10 * np.log10(max(float((difference**2).mean()), 1e-10)))
-            l1.append(np.abs(difference).mean())
+            l1.append(self.errors(prediction, truth).mean(dtype=np.float64))
         return {"psnr": float(np.mean(psnr)), "l1": float(np.mean(l1))}
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(H, W) |difference| on 0…1, mean of the three colours."""
+        return np.abs(prediction.astype(np.float32) - truth).mean(axis=-1) / 255
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """The mean, which is blurred where the samples differ; their standard deviation on 0…1."""
+        stack = np.stack(values).astype(np.float32)
+        return Merged(np.rint(stack.mean(axis=0)).astype(np.uint8), stack.std(axis=0).mean(axis=-1) / 255, "on 0…1")
 
     def to_array(self, value: np.ndarray) -> np.ndarray:
         """(3, H, W) float32 in [-1, 1], for the tokenizer."""

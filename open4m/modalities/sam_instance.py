@@ -24,6 +24,7 @@ from open4m.modalities.grammar import (
     parse_code,
     parse_number,
 )
+from open4m.modalities.merging import ABSENCE, Merged, absence, matched
 from open4m.modalities.polygons import clip_to_unit_square, contains, outline, rasterise
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
@@ -41,7 +42,7 @@ _WORDS_PER_EMPTY_POINT = 4
 _SMALLEST_AREA = 0.0005  # share of the crop; smaller boxes are dropped (published)
 _LEAST_CONTRAST = 0.9
 _SAME_DICE, _SAME_IOU = 0.8, 0.9
-_SCORING_SIZE = 112
+_SCORING_SIZE, _SCORED_IOU = 112, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,9 +362,18 @@ class SamInstance(TextModality[list[Instance]]):
             per_prediction += table.max(axis=1, initial=0.0).tolist()
         return {
             "best_iou": _mean_of(per_truth),
-            "recall": _mean_of([v >= 0.5 for v in per_truth]),
-            "precision": _mean_of([v >= 0.5 for v in per_prediction]),
+            "recall": _mean_of([v >= _SCORED_IOU for v in per_truth]),
+            "precision": _mean_of([v >= _SCORED_IOU for v in per_prediction]),
         }
+
+    def merge(self, values: Sequence[list[Instance]]) -> Merged[list[Instance]]:
+        """Everything that any sample found, each once (masks with IoU ≥ 0.5 become their mean).
+
+        Samples look at different query points, so that what only one of them found is not thereby doubtful; what many
+        found comes first.
+        """
+        groups = matched(values, lambda a, b: float(_iou_table([a], [b])[0, 0]), _SCORED_IOU)
+        return Merged([_outlined(_mean(group)) for group in groups], absence(groups, len(values)), ABSENCE)
 
 
 def _iou_table(found: Sequence[Instance], true: Sequence[Instance]) -> np.ndarray:

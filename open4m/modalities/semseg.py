@@ -13,6 +13,7 @@ from open4m.modalities.checks import pairs, require_array
 from open4m.modalities.coco import COLOURS, PANOPTIC_CLASSES, panoptic_colours
 from open4m.modalities.drawing import Colour, fit_square
 from open4m.modalities.drawing import legend as draw_legend
+from open4m.modalities.merging import Merged
 from open4m.modalities.pictures import open_picture, png_bytes
 from open4m.modalities.registry import register
 from open4m.modalities.view import Resample, View
@@ -128,6 +129,17 @@ class Semseg(DenseModality[np.ndarray]):
             raise ModalityError(self.name, "score", "no truth holds a class.", "Leave out empty maps.")
         iou = hits[present] / (true + predicted - hits)[present]
         return {"miou": float(iou.mean()), "pixel_accuracy": float(hits.sum() / true.sum())}
+
+    def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(H, W) 1 where the class is wrong, 0 where it is right, NaN where there is none in the truth."""
+        return np.where(truth > 0, (prediction != truth).astype(np.float32), np.float32(np.nan))
+
+    def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
+        """The class with the most votes (of a tie, the lower number); the entropy of the votes in bits."""
+        labels = np.unique(values)
+        shares = np.stack([np.mean([value == label for value in values], axis=0) for label in labels])
+        entropy = -(shares * np.log2(np.maximum(shares, 1e-12))).sum(axis=0)
+        return Merged(labels[shares.argmax(axis=0)], np.abs(entropy).astype(np.float32), "bits")
 
     def to_array(self, value: np.ndarray) -> np.ndarray:
         """(H, W) int64 class values 0…133."""

@@ -43,3 +43,21 @@ def test_letterboxes_repeats_and_super_resolution(
     capsys.readouterr()
     assert main([*common[:-1], "--repeats", "3", "--out", "none"]) == 2
     assert "--repeats is for sam_instance" in capsys.readouterr().err
+
+
+def test_ensembles_are_merged_and_shown_with_their_uncertainty(
+    model: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / "a.png")
+    common = ["generate", "a.png", "--model", model, "--to", "depth", "color_palette"]
+    assert main([*common, "--ensemble", "3", "--out", "o"]) == 0
+    record = json.loads((place / "o" / "ensemble.json").read_text())
+    assert record["samples"] == 3 and record["uncertainty"]["depth"]["mean"] > 0
+    assert get_modality("depth").read(place / "o" / "depth.png").shape == (32, 32)
+    page = (place / "o" / "index.html").read_text()
+    assert "<h2>Merged</h2>" in page and page.count("<h2>Samples: ") == 2 and "ensemble.json" in page
+    capsys.readouterr()
+    assert main([*common, "--ensemble", "2", "--samples", "2"]) == 2
+    assert main([*common, "--ensemble", "0"]) == 2
+    errors = capsys.readouterr().err
+    assert "Leave out one of the two" in errors and "--ensemble is 0" in errors
