@@ -42,7 +42,7 @@ def generate(
     samples: int = 1,
     ensemble: int = 1,
     fit: Fit = "crop",
-    repeats: int = 1,
+    repeats: int | None = None,
     super_resolution: str | None = None,
     plan: bool = False,
     json: bool = False,
@@ -67,7 +67,7 @@ def generate(
         samples: variations per input.
         ensemble: merge so many samples per input into one, with maps of where they disagree.
         fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
-        repeats: sequences of SAM instances that are drawn and merged; each looks for the objects at a few points.
+        repeats: how often sequences (boxes, captions, …) are drawn, to be merged; default: as the model asks for.
         super_resolution: a second model that raises the resolution of the results.
         plan: only print what would be done.
         json: print a JSON summary (with --plan: the plan) instead of text.
@@ -90,10 +90,14 @@ def generate(
         get_modality(name)
     planned = preview(model, to, names)  # also refuses what cannot be done, before anything is loaded or fetched
     wanted = list(planned.requested)
-    if repeats != 1:
-        if "sam_instance" not in wanted:
-            raise GenerationError("--repeats is for sam_instance, which is not asked for. Add it to --to.")
-        planned = planned.edit("sam_instance", repeats=repeats)
+    if repeats is not None:
+        sequences = [target.modality for target in planned.targets if target.is_sequence]
+        if not sequences:
+            raise GenerationError(
+                "--repeats is for sequences, none of which is asked for. Add one, such as det, to --to."
+            )
+        for name in sequences:
+            planned = planned.edit(name, repeats=repeats)
     if ensemble > 1:
         planned = sampling_plan(planned)
     plans = {"plan": planned}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import groupby
 
 from torch import Tensor
 
@@ -27,13 +27,13 @@ class Outcome:
     Attributes:
         canvas: inputs and all targets.
         probabilities: (B, L, K) on the CPU, by stream, where the plan decodes expected values.
-        repeated: by stream, for targets that are written repeatedly: the ids of all repeats of each sample, one after
-            the other. The canvas holds the first repeat only, which has a length that the model knows.
+        repeated: by stream, for targets that are written repeatedly: for each sample the ids of every repeat. The
+            canvas holds the first repeat only.
     """
 
     canvas: Canvas
     probabilities: dict[str, Tensor] = field(default_factory=dict)
-    repeated: dict[str, list[list[int]]] = field(default_factory=dict)
+    repeated: dict[str, list[list[list[int]]]] = field(default_factory=dict)
 
 
 def run(
@@ -147,5 +147,5 @@ class _Runner:
             runs = [list(map(self.text.merge_spans, begun, next(written))) for _ in range(target.repeats)]
             outcome.canvas = outcome.canvas.with_sequences(target.stream, runs[0])
             if target.repeats > 1:
-                outcome.repeated[target.stream] = [list(chain(*rows)) for rows in zip(*runs, strict=True)]
+                outcome.repeated[target.stream] = [list(repeats) for repeats in zip(*runs, strict=True)]
         return outcome

@@ -24,8 +24,6 @@ from open4m.generation.super_resolution import low_resolution, upscaling_plan
 from open4m.hub import Bundle, describe, load_bundle
 from open4m.hub.blueprint import Blueprint
 from open4m.hub.needs import needs_of
-from open4m.modalities.base import TextModality
-from open4m.modalities.registry import get_modality
 from open4m.modalities.view import Fit
 from open4m.streams import StreamKind
 
@@ -271,9 +269,6 @@ class AnyToAny:
         if target.tokens > spec.max_tokens or (target.tokens < spec.max_tokens and not target.is_sequence):
             most = "at most " if target.is_sequence else ""
             raise GenerationError(f"{name}: tokens is {target.tokens}; expected {most}{spec.max_tokens}.")
-        modality = get_modality(name)
-        if target.repeats > 1 and not (isinstance(modality, TextModality) and modality.can_merge):
-            raise GenerationError(f"{name}: repeats is {target.repeats}, but its values cannot be merged. Use 1.")
         for stream in (*target.conditions, *target.guided_streams):
             config.index(stream)  # raises for names that are no stream, which would silently guide nothing
         if target.is_sequence:

@@ -37,8 +37,9 @@ class TargetPlan:
             which is closer to the truth than the likeliest code for everything that has a scale; ``tokens`` looks up
             the drawn ids.
         grammar: only ids that keep a sequence well-formed are drawn (:mod:`open4m.generation.grammar`).
-        repeats: how many sequences are drawn, in one batch, and merged into one value; for modalities whose values can
-            be merged (SAM instances: each sequence has query points of its own).
+        repeats: how many sequences are drawn, in one batch, and merged into one value as their modality does it (boxes
+            by weighted fusion, metadata field by field, SAM instances, each sequence having query points of its own, by
+            joining them; …).
     """
 
     modality: str

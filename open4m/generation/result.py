@@ -43,11 +43,14 @@ class Item:
         seed: int,
         background: Background,
         letterbox: View | None,
+        repeats: Sequence[Tensor] = (),
     ) -> None:
         self.spec = spec
         self.modality: Modality[Any] = get_modality(spec.modality)
         self.tokens = tokens
-        """(L,) int64: ids of the stream."""
+        """(L,) int64: ids of the stream; of a sequence that was written repeatedly those of the first repeat."""
+        self.repeats = repeats
+        """(L_i,) int64: ids of every repeat, where there are several; their values are merged into one."""
         self.size = spec.resolution or codecs.bundle.info.image_size
         """Side in pixels of the square that the model sees."""
         self._codecs = codecs
@@ -67,7 +70,12 @@ class Item:
     @property
     def square(self) -> Any:
         """As :attr:`value`, but all of the square that the model sees."""
-        return self._once("square", lambda: self._codecs.value(self.spec, self.tokens, self._probabilities, self._seed))
+        return self._once("square", self._decode)
+
+    def _decode(self) -> Any:
+        if self.repeats:
+            return self.modality.merge([self._codecs.value(self.spec, ids) for ids in self.repeats]).value
+        return self._codecs.value(self.spec, self.tokens, self._probabilities, self._seed)
 
     @property
     def image(self) -> Image.Image:
@@ -92,7 +100,7 @@ class Item:
     def holding(self, square: Any) -> Item:
         """The same with another value of the square that the model sees; it has no tokens."""
         other = copy.copy(self)
-        other.tokens, other._made = self.tokens[:0], {"square": square}
+        other.tokens, other.repeats, other._made = self.tokens[:0], (), {"square": square}
         return other
 
     def cut(self, places: np.ndarray) -> np.ndarray:
@@ -270,9 +278,12 @@ def _item(
     letterbox: View | None,
 ) -> Item:
     spec, track = outcome.canvas.spec(stream), outcome.canvas.tracks[stream]
-    if stream in outcome.repeated:
-        ids = torch.tensor(outcome.repeated[stream][row], dtype=torch.int64)
-    else:
-        ids = track.ids[row][track.known[row]] if spec.kind is StreamKind.SEQUENCE else track.ids[row]
-    probabilities = outcome.probabilities.get(stream)
-    return Item(spec, codecs, ids, None if probabilities is None else probabilities[row], seed, background, letterbox)
+    ids = track.ids[row][track.known[row]] if spec.kind is StreamKind.SEQUENCE else track.ids[row]
+    found = outcome.probabilities.get(stream)
+    probabilities = None if found is None else found[row]
+    repeats = (
+        [torch.tensor(ids, dtype=torch.int64) for ids in outcome.repeated[stream][row]]
+        if stream in outcome.repeated
+        else []
+    )
+    return Item(spec, codecs, ids, probabilities, seed, background, letterbox, repeats)

@@ -192,8 +192,6 @@ class TextModality(Modality[Value]):
 
     max_tokens: ClassVar[int]
     max_target_position: ClassVar[int | None] = None
-    can_merge: ClassVar[bool] = False
-    """Whether the words of several sequences, one after the other, are words of one value (duplicates are merged)."""
 
 
 def text_stream(name: str, max_tokens: int, max_target_position: int | None = None) -> StreamSpec:

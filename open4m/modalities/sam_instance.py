@@ -189,7 +189,6 @@ class SamInstance(TextModality[list[Instance]]):
     extensions = ("json",)
     value_is_list = True
     max_tokens = 290
-    can_merge = True
 
     # -- files ------------------------------------------------------------------------------------------------
     def decode(self, data: bytes, source: str) -> list[Instance]:

@@ -42,7 +42,7 @@ def test_letterboxes_repeats_and_super_resolution(
     assert "https://example.org/mit" in (place / "fine" / "index.html").read_text()
     capsys.readouterr()
     assert main([*common[:-1], "--repeats", "3", "--out", "none"]) == 2
-    assert "--repeats is for sam_instance" in capsys.readouterr().err
+    assert "--repeats is for sequences" in capsys.readouterr().err
 
 
 def test_ensembles_are_merged_and_shown_with_their_uncertainty(

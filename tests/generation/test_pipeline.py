@@ -143,13 +143,18 @@ def test_repeated_instances_are_merged_into_one_list() -> None:
     assert tokens(merged, "caption") == tokens(single, "caption")
     for row in range(2):
         ids = single["sam_instance"][row].tokens
-        assert merged["sam_instance"][row].tokens[: len(ids)].tolist() == ids.tolist()
-        assert len(merged["sam_instance"][row].tokens) > 3 * len(ids)
-        words = f" {model().codecs.text.decode(merged['sam_instance'][row].tokens.tolist())} "
+        item = merged["sam_instance"][row]
+        assert item.tokens.tolist() == item.repeats[0].tolist() == ids.tolist() and len(item.repeats) == 4
+        words = " ".join(f" {model().codecs.text.decode(ids.tolist())} " for ids in item.repeats)
         assert len(set(re.findall(r" point v0=\d+ v1=\d+ ", words))) >= 4  # query points differ
-    assert len(merged.canvas.sequence("sam_instance", 0)) == len(single["sam_instance"][0].tokens)
-    with pytest.raises(GenerationError, match="caption: repeats is 2, but its values cannot be merged"):
-        model().generate({"rgb": picture()}, plan=plan.edit("caption", repeats=2))
+
+
+def test_repeated_boxes_are_believed_as_often_as_they_were_written() -> None:
+    plan = model().plan(["det"], ["rgb"]).edit("det", tokens=60, temperature=1.0, repeats=4)
+    (item,) = model().generate({"rgb": [picture()]}, plan=plan, seed=3)["det"]
+    each = [box for ids in item.repeats for box in model().codecs.value(item.spec, ids)]
+    assert each and sum(box.score for box in item.value) * 4 == pytest.approx(len(each))
+    assert {box.class_name for box in item.value} == {box.class_name for box in each}
 
 
 def test_nothing_given_and_variations() -> None:
