@@ -128,7 +128,7 @@ def target_plan(
         )
     chosen = grid_defaults(bundle, spec, has_picture)
     steps = min(chosen.steps, spec.max_tokens)
-    averaged = steps == 1 and spec.grid is not None and spec.modality not in NOT_AVERAGED
+    averaged = steps == 1 and spec.modality not in NOT_AVERAGED
     return TargetPlan(
         spec.modality,
         spec.name,
