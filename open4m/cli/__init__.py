@@ -9,7 +9,20 @@ from rich.markup import escape
 from tyro.conf import FlagCreatePairsOff
 from tyro.extras import SubcommandApp
 
-from open4m.cli import demo, evaluate, generate, modality, models, scenes, tokenize, train, verify
+from open4m.cli import (
+    demo,
+    ensemble,
+    evaluate,
+    generate,
+    modality,
+    models,
+    scenes,
+    sweep,
+    tokenize,
+    train,
+    tune_chain,
+    verify,
+)
 from open4m.errors import Open4MError
 
 
@@ -19,6 +32,9 @@ def build() -> SubcommandApp:
     app.command(demo.demo)
     app.command(generate.generate)
     app.command(evaluate.evaluate)
+    app.command(sweep.sweep)
+    app.command(ensemble.ensemble)
+    app.command(tune_chain.tune_chain)
     app.command(models.app, name="models", help="What can be loaded by name.")
     app.command(modality.app, name="modality", help="What the kinds of data are: values, files, scores.")
     app.command(scenes.app, name="scenes", help="Make data from the embedded world.")

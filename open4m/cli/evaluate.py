@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from tyro.conf import Positional
+
+from open4m.cli.bars import Bars
 
 if TYPE_CHECKING:
     from open4m.evaluation import Report
@@ -59,7 +60,7 @@ def evaluate(
     loaded = open4m.load(model)
     samples, source = evaluation_samples(loaded, data, split, limit, needed=(*given, *to))
     requests = [given] if given else REQUESTS
-    with _Bars(quiet=json == "-") as bars:
+    with Bars(quiet=json == "-") as bars:
         report, predictions = score(
             loaded, samples, requests, to or None,
             data=source, seed=seed, batch_size=batch_size, chained=chained, progress=bars.tell,
@@ -77,22 +78,6 @@ def evaluate(
     if json is not None:
         write_json(json, result)
     _print(report)
-
-
-class _Bars(Progress):
-    """One bar with a time estimate for every stage; on a terminal only."""
-
-    def __init__(self, quiet: bool) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        super().__init__(*columns, console=console, disable=quiet or not console.is_terminal)
-        self._stages: dict[str, TaskID] = {}
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` steps of the stage ``what`` are finished."""
-        if what not in self._stages:
-            self._stages[what] = self.add_task(escape(what), total=total)
-        self.update(self._stages[what], completed=done)
 
 
 def _print(report: Report) -> None:

@@ -20,6 +20,9 @@ SPLIT = "heldout"
 COUNT = 300
 """Scenes of a full evaluation."""
 
+VIEWS = 3
+"""Of one scene, one after the other."""
+
 SEED, SHARD_SIZE = 2, 72
 """Of the shipped scenes: rendering ``SHARD_SIZE`` views with this seed gives them again, bit for bit."""
 

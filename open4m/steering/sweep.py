@@ -1,0 +1,185 @@
+"""Sweeps: one control over several values, and whether what is generated follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from open4m.errors import GenerationError
+from open4m.evaluation.evaluate import Progress, direct_plan
+from open4m.generation.pipeline import AnyToAny
+from open4m.generation.plan import Plan
+from open4m.generation.result import Item
+from open4m.steering.controls import Control
+from open4m.steering.ranks import mean_rank_correlation, rank_correlation
+from open4m.steering.runs import finite, run_rows
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Follows:
+    """Whether one measure follows what was asked for.
+
+    Attributes:
+        measure: what was measured.
+        correlation: mean over the contexts of the rank correlation of asked and measured numbers.
+        chance: of at least this correlation if nothing followed (permutation test).
+        pooled: rank correlation over all pictures at once; lower where the contexts differ among themselves.
+        asked: (V,) the numbers asked for.
+        found: (V,) what was measured, means over the contexts.
+    """
+
+    measure: str
+    correlation: float
+    chance: float
+    pooled: float
+    asked: tuple[float, ...]
+    found: tuple[float, ...]
+
+    @property
+    def follows(self) -> bool:
+        """More than chance allows."""
+        return self.correlation > 0 and self.chance < SIGNIFICANT
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; NaN becomes None."""
+        return {
+            "measure": self.measure,
+            "rank_correlation": finite(self.correlation),
+            "chance": self.chance,
+            "pooled_rank_correlation": finite(self.pooled),
+            "follows": self.follows,
+            "asked": list(self.asked),
+            "measured": [finite(value) for value in self.found],
+        }
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep made.
+
+    Attributes:
+        control: name of what was varied.
+        modality: what carried the control.
+        labels: (V,) the asked values.
+        requests: (V,) the values of ``modality`` in the first context.
+        output: what was generated.
+        items: (contexts, V) generated items.
+        seeds: one per context.
+        checks: one per measure.
+        plan: how everything was generated.
+    """
+
+    control: str
+    modality: str
+    labels: tuple[str, ...]
+    requests: tuple[Any, ...]
+    output: str
+    items: tuple[tuple[Item, ...], ...]
+    seeds: tuple[int, ...]
+    checks: tuple[Follows, ...]
+    plan: Plan
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "control": self.control,
+            "values": list(self.labels),
+            "output": self.output,
+            "contexts": len(self.items),
+            "seeds": list(self.seeds),
+            "checks": [check.to_dict() for check in self.checks],
+            "plan": self.plan.to_dict(),
+        }
+
+
+def sweep(
+    model: AnyToAny,
+    control: Control,
+    values: Sequence[Any],
+    contexts: Sequence[Mapping[str, Any]],
+    *,
+    guidance: float | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Generate the control's output for every value in every context, and measure it.
+
+    Args:
+        values: at least two.
+        contexts: what else is given, as the model sees it; the same modalities in all. Context i has the seed
+            ``seed + i`` at every value, so that only the control differs along a strip.
+        guidance: weight on the control alone, for every grid that is generated (1 = off); default: as in the plan.
+
+    Raises:
+        GenerationError: fewer than two values or no context, or the model knows the control or its output not.
+    """
+    if len(values) < 2 or not contexts:
+        raise GenerationError(f"{control.name}: {len(values)} values in {len(contexts)} contexts; expected 2 and 1.")
+    rows = [
+        ({**context, control.modality: control.value(value, context.get(control.modality))}, seed + number)
+        for number, context in enumerate(contexts)
+        for value in values
+    ]
+    plan = model.plan([control.output], list(rows[0][0]))
+    if guidance is not None:
+        plan = _guided(plan, next(s for s in plan.inputs if _carries(model, s, control)), guidance)
+    made = run_rows(model, rows, plan, batch_size, progress, control.name)
+    outputs = [items[control.output] for items in made]
+    numbers = np.array([control.measure(found) for found in _read(model, control, outputs, rows, batch_size, progress)])
+    table = numbers.reshape(len(contexts), len(values), -1)
+    asked = np.array([control.expected(value) for value in values], dtype=np.float64)
+    checks = tuple(_check(name, asked[:, column], table[:, :, column]) for column, name in enumerate(control.measures))
+    strips = [outputs[start : start + len(values)] for start in range(0, len(outputs), len(values))]
+    return Sweep(
+        control.name,
+        control.modality,
+        tuple(map(control.label, values)),
+        tuple(row[control.modality] for row, _ in rows[: len(values)]),
+        control.output,
+        tuple(map(tuple, strips)),
+        tuple(seed + number for number in range(len(contexts))),
+        checks,
+        plan,
+    )
+
+
+def _carries(model: AnyToAny, stream: str, control: Control) -> bool:
+    return model.bundle.model.config.stream(stream).modality == control.modality
+
+
+def _guided(plan: Plan, stream: str, guidance: float) -> Plan:
+    """Grids contrast the control with its absence; everything else that is given stays on both sides."""
+    targets = [t if t.is_sequence else replace(t, guidance=guidance, conditions=(stream,)) for t in plan.targets]
+    return replace(plan, targets=tuple(targets))
+
+
+def _read(
+    model: AnyToAny,
+    control: Control,
+    outputs: Sequence[Item],
+    rows: Sequence[tuple[Mapping[str, Any], int]],
+    batch_size: int,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    """Generated values, with what the model reads from the generated pictures."""
+    found = [{control.output: item.square} for item in outputs]
+    if control.reads:
+        plan = direct_plan(model, control.reads, ("rgb",))
+        pictures = [(values, seed) for values, (_, seed) in zip(found, rows, strict=True)]
+        read = run_rows(model, pictures, plan, batch_size, progress, f"{control.name}, measured")
+        for values, items in zip(found, read, strict=True):
+            values |= {name: item.square for name, item in items.items()}
+    return found
+
+
+def _check(name: str, asked: np.ndarray, found: np.ndarray) -> Follows:
+    """One measure: asked (V,), found (contexts, V)."""
+    correlation, chance = mean_rank_correlation(asked, found)
+    pooled = rank_correlation(np.broadcast_to(asked, found.shape), found)
+    return Follows(name, correlation, chance, pooled, tuple(asked.tolist()), tuple(found.mean(axis=0).tolist()))

@@ -1,0 +1,98 @@
+"""Sweeps with the tiny random system, which follows nothing, and a model that follows exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bundle import bundle, picture
+from tiny_data import values
+
+from open4m.errors import GenerationError
+from open4m.generation import AnyToAny
+from open4m.generation.result import Item
+from open4m.steering import sweep as module
+from open4m.steering.controls import parse_control
+from open4m.steering.sweep import Sweep, sweep
+
+
+def model() -> AnyToAny:
+    return AnyToAny(bundle())
+
+
+def swept(text: str, contexts: list[dict[str, Any]], **options: Any) -> Sweep:
+    control, asked = parse_control(text)
+    return sweep(model(), control, asked, contexts, **options)
+
+
+def test_only_the_control_differs_along_a_strip() -> None:
+    contexts = [{"caption": "a dog"}, {"caption": "a red ball"}]
+    made = swept("metadata.brightness=40,120,200", contexts, seed=5, batch_size=4)
+    assert [len(strip) for strip in made.items] == [3, 3] and made.seeds == (5, 6)
+    assert made.labels == ("40", "120", "200") and made.requests[0] == {"brightness": 40}
+    (check,) = made.checks
+    assert check.measure == "brightness" and check.asked == (40, 120, 200)
+    control, _ = parse_control("metadata.brightness")
+    found = [[control.measure({"rgb": item.value})[0] for item in strip] for strip in made.items]
+    np.testing.assert_allclose(check.found, np.mean(found, axis=0))
+    alone = model().generate({"caption": "a red ball", "metadata": {"brightness": 120.0}}, plan=made.plan, seed=6)
+    assert alone["rgb"].tokens.tolist() == made.items[1][1].tokens.tolist()
+    record = made.to_dict()
+    assert record["control"] == "metadata.brightness" and record["checks"][0]["measured"] == list(check.found)
+
+
+def test_guidance_is_on_the_control_alone() -> None:
+    plain = swept("color_palette=#ff0000,#0000ff", [{"caption": "a dog"}])
+    strong = swept("color_palette=#ff0000,#0000ff", [{"caption": "a dog"}], guidance=3.0)
+    assert strong.plan["rgb"].guidance == 3 and strong.plan["rgb"].conditions == ("color_palette",)
+    tokens = [[item.tokens.tolist() for item in made.items[0]] for made in (plain, strong)]
+    assert tokens[0] != tokens[1] and len(strong.checks) == 3
+
+
+def test_counts_are_read_from_the_generated_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+    run = module.run_rows
+
+    def watched(*arguments: Any) -> list[dict[str, Item]]:
+        seen.append(arguments[2].requested)
+        return run(*arguments)
+
+    monkeypatch.setattr(module, "run_rows", watched)
+    made = swept("det.dog=0,2", [{"caption": "a dog"}])
+    assert seen == [("rgb",), ("semseg", "det")] and [c.measure for c in made.checks] == [
+        "boxes read",
+        "share of pixels",
+    ]
+
+
+def test_captions_are_measured_themselves() -> None:
+    made = swept("metadata.caption_n_words=3,30", [{"rgb": picture()}])
+    assert made.output == "caption" and isinstance(made.items[0][0].value, str)
+
+
+def test_a_model_that_follows_is_seen_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Painted:
+        def __init__(self, level: float) -> None:
+            self.square = np.full((8, 8, 3), level, np.uint8)
+
+    def obedient(_: AnyToAny, rows: Any, *__: Any) -> list[dict[str, Any]]:
+        return [{"rgb": Painted(given["metadata"]["brightness"] + 3 * seed)} for given, seed in rows]
+
+    monkeypatch.setattr(module, "run_rows", obedient)
+    made = swept("metadata.brightness=40,80,120,160,200", [{"caption": "a"}, {"caption": "b"}])
+    (check,) = made.checks
+    assert check.correlation == pytest.approx(1) and check.follows and 0.9 < check.pooled < 1
+
+    monkeypatch.setattr(module, "run_rows", lambda _, rows, *__: [{"rgb": Painted(7)} for _ in rows])
+    (check,) = swept("metadata.brightness=40,200", [{"caption": "a"}]).checks
+    assert not check.follows and check.correlation == 0 and check.to_dict()["pooled_rank_correlation"] is None
+
+
+def test_what_cannot_be_swept_is_refused() -> None:
+    control, _ = parse_control("metadata.brightness")
+    for asked, contexts in (([1.0], [{}]), ([1.0, 2.0], [])):
+        with pytest.raises(GenerationError, match="expected 2 and 1"):
+            sweep(model(), control, asked, contexts)
+    with pytest.raises(GenerationError, match="given .*and asked for"):
+        swept("metadata.caption_n_words=3,30", [{"caption": values()["caption"]}])
