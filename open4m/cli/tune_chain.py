@@ -55,11 +55,14 @@ def tune_chain(
     from open4m.evaluation.heldout import VIEWS
     from open4m.files import read_json
     from open4m.steering.chains import Search, Trial, compare
+    from open4m.steering.runs import scenes_with
     from open4m.steering.tables import comparison_table
 
     loaded, console = open4m.load(model), Console(stderr=True)
     first = -(-search // VIEWS) * VIEWS  # views of one scene follow each other: no scene is in both parts
     samples, _ = evaluation_samples(loaded, data, split, first + report, needed=(*given, *targets))
+    for target in targets:
+        scenes_with(samples[first:], (*given, target))  # before time is spent
     for target in targets:
         folder = out / target
         found = Search(loaded, target, samples[:search], given, via or None, seed, batch_size)

@@ -254,7 +254,8 @@ def _chained(targets: Sequence[TargetPlan], plan: Plan) -> Plan:
 
 def _setting(target: TargetPlan, generator: np.random.Generator) -> tuple[TargetPlan, str]:
     """One setting moved to a neighbouring value."""
-    names = ["temperature", "guidance"] + ([] if target.is_sequence else ["steps", "decode"])
+    names = ["guidance"] if target.decode == "expected" else ["guidance", "temperature"]  # whose draws do not count
+    names += [] if target.is_sequence else ["steps", "decode"]
     name = str(generator.choice(names))
     if name == "decode" and target.steps == 1 and target.modality not in NOT_AVERAGED:
         decode = "expected" if target.decode == "tokens" else "tokens"

@@ -37,9 +37,7 @@ def test_a_study_scores_what_generation_gives() -> None:
     assert entry.merged[3] == pytest.approx(score("depth", merged, SCENES), rel=1e-5)
     singles = [score("depth", [group["depth"][k].value for group in groups], SCENES)["l1"] for k in range(3)]
     assert entry.single["l1"] == pytest.approx(np.mean(singles), rel=1e-5) and set(entry.merged) == {2, 3}
-    guess = [
-        model().generate({"rgb": s["rgb"]}, plan=plan, seed=7 + 3 * i)["depth"].value for i, s in enumerate(SCENES)
-    ]
+    guess = [model().generate({"rgb": s["rgb"]}, plan=plan)["depth"].value for s in SCENES]  # draws do not count
     assert entry.best_guess == pytest.approx(score("depth", guess, SCENES), rel=1e-5)
     record = json.loads(json.dumps(study.to_dict()))
     assert record["targets"][2]["uncertainty"]["pixels"] is None and record["samples"] == 3

@@ -1,0 +1,81 @@
+"""``open4m sweep``, ``ensemble`` and ``tune-chain`` with the tiny system."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import everything_in, refused
+from PIL import Image
+from tiny_data import write_data
+
+from open4m.cli import main
+from open4m.generation import Plan
+
+
+def test_a_sweep_draws_its_strips_and_says_what_follows(
+    model: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["sweep", "metadata.brightness=40,120,200", "color_palette=#ff0000,#0000ff", "--model", model]
+    assert main([*common, "--caption", "a red ball", "--contexts", "2", "--out", "o"]) == 0
+    assert "metadata.brightness" in capsys.readouterr().out
+    expected = {"index.html", "sweep.json", "sweep.md", "metadata.brightness.png", "color_palette.png"}
+    assert everything_in(place / "o") == expected
+    record = json.loads((place / "o" / "sweep.json").read_text())
+    first, second = record["sweeps"]
+    assert first["values"] == ["40", "120", "200"] and first["contexts"] == 2 and first["seeds"] == [0, 1]
+    assert [check["measure"] for check in second["checks"]] == ["lightness L*", "green–red a*", "blue–yellow b*"]
+    assert 0 < first["checks"][0]["chance"] <= 1 and Plan.from_dict(first["plan"]).inputs == ("caption", "metadata")
+    with Image.open(place / "o" / "metadata.brightness.png") as strip:
+        assert strip.width > strip.height  # three values, two contexts
+    assert "rank correlation" in (place / "o" / "sweep.md").read_text()
+
+
+def test_a_bad_sweep_is_refused_before_anything_is_made(
+    model: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "Nothing to vary" in refused(capsys, "sweep", "--model", model)
+    assert "Did you mean 'brightness'" in refused(capsys, "sweep", "metadata.brightnes", "--model", model)
+    assert "--contexts is 0" in refused(capsys, "sweep", "metadata.brightness", "--contexts", "0", "--model", model)
+    assert not everything_in(place)
+
+
+def test_ensembles_are_measured_on_held_out_scenes(
+    model: str, data: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["ensemble", model, "--data", data, "--samples", "2", "--out", "o"]
+    assert main([*common, "--to", "depth", "semseg", "--through", "semseg"]) == 0
+    assert "Other paths" in capsys.readouterr().out
+    assert everything_in(place / "o") == {"index.html", "ensemble.json", "ensemble.md", "depth.png", "semseg.png"}
+    record = json.loads((place / "o" / "ensemble.json").read_text())
+    assert [entry["target"] for entry in record["targets"]] == ["depth", "semseg"]
+    assert [path["path"] for path in record["paths"]["paths"]] == ["straight", "semseg", "rgb+semseg"]
+    page = (place / "o" / "index.html").read_text()
+    assert "<h2>Uncertainty</h2>" in page and "<h2>Other paths</h2>" in page
+    assert "Unknown folder" in refused(capsys, *common, "--to", "normal")
+
+
+def test_a_chain_is_tuned_and_the_search_goes_on_where_it_stopped(
+    model: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(place / "d", 6, names=("rgb", "depth"))
+    common = ["tune-chain", "depth", "--data", "d", "--model", model, "--search", "3", "--report", "3", "--out", "o"]
+    assert main([*common, "--trials", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert "default and tuned plan on other scenes" in out and "depth 3: " in err
+    folder = place / "o" / "depth"
+    assert everything_in(folder) == {"plan.json", "trials.json", "report.json", "report.md"}
+    trials = json.loads((folder / "trials.json").read_text())["trials"]
+    assert len(trials) == 3 and trials[0]["change"] == "default"
+    plan = Plan.from_dict(json.loads((folder / "plan.json").read_text()))
+    assert plan.to_dict() in [trial["plan"] for trial in trials] and plan.requested == ("depth",)
+    assert json.loads((folder / "report.json").read_text())["count"] == 3
+
+    assert main([*common, "--trials", "4"]) == 0
+    more = json.loads((folder / "trials.json").read_text())["trials"]
+    assert more[:3] == trials and len(more) == 4
+    capsys.readouterr()
+    assert "another folder" in refused(capsys, *common, "--seed", "1")
+    assert "0 scenes hold rgb and depth" in refused(capsys, *common, "--search", "6", "--out", "p")
+    assert not (place / "p").exists()
