@@ -1,0 +1,120 @@
+"""Everything that docs/steering.md shows, made again: its pictures, and its numbers in docs/steering-results.md.
+
+python -m recipes.steering_report
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from PIL import Image
+from rich.console import Console
+
+from open4m.app.steering import FOLLOWS, MERGING, PATHS, UNCERTAINTY, draw_ensembles, draw_strip
+from open4m.evaluation import evaluation_samples
+from open4m.evaluation.heldout import SHARD_SIZE, VIEWS
+from open4m.evaluation.tables import markdown_table
+from open4m.files import atomic_path, write_bytes
+from open4m.generation.pipeline import load
+from open4m.steering.controls import parse_control
+from open4m.steering.ensembles import ensemble_study
+from open4m.steering.paths import path_study
+from open4m.steering.sweep import sweep
+from open4m.steering.tables import Rows, ensemble_table, path_table, sweep_table, uncertainty_table
+
+FIELDS = (
+    *("brightness", "contrast", "saturation", "colorfulness", "entropy", "aesthetic_score", "walkability"),
+    *("objectness", "semantic_diversity", "geometric_complexity", "n_humans", "n_coco_instances", "caption_n_words"),
+)
+CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.person=0,1,2,3")
+DRAWN = ("metadata.brightness", "color_palette", "det.person")
+TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
+_CELL, _COLOURS = 88, 160
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        model: name or folder.
+        out: folder of the documents.
+        controls: that are swept.
+        contexts: held-out scenes in which each control is swept, at most 24.
+        scenes: held-out views of the ensembles, at most 72.
+        samples: of each view.
+        batch_size: generated together.
+    """
+
+    model: str = "scenes-tiny"
+    out: Path = Path("docs")
+    controls: tuple[str, ...] = CONTROLS
+    contexts: int = 12
+    scenes: int = 72
+    samples: int = 8
+    batch_size: int = 16
+
+
+def main(settings: Settings) -> None:
+    """Sweep, merge, compare; write pictures and tables."""
+    model, told = load(settings.model), Console()
+    samples, _ = evaluation_samples(model, limit=SHARD_SIZE)
+    firsts = samples[::VIEWS]
+
+    def tell(what: str, done: int, total: int) -> None:
+        if done == total:
+            told.print(f"{what}: {done}")
+
+    sweeps = []
+    for text in settings.controls:
+        control, asked = parse_control(text)
+        name = "rgb" if control.output == "caption" else "caption"
+        contexts = [{name: scene[name]} for scene in firsts[: settings.contexts]]
+        values = asked or control.usual(firsts)
+        sweeps.append(sweep(model, control, values, contexts, batch_size=settings.batch_size, progress=tell))
+        if control.name in DRAWN:
+            strip = draw_strip(sweeps[-1], rows=2, size=_CELL)
+            _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
+
+    views = samples[:: math.ceil(len(samples) / settings.scenes)]
+    options = {"batch_size": settings.batch_size, "progress": tell}
+    study = ensemble_study(model, views, TARGETS, count=settings.samples, **options)
+    shown = [study.items[target][row] for target, row in (("normal", 0), ("depth", 0), ("semseg", 1))]
+    _save(draw_ensembles(shown, _CELL), settings.out / "steering-ensemble.png")
+    paths = path_study(model, views, **options)
+    tables = {
+        f"## Sweeps\n\n{settings.contexts} contexts. {FOLLOWS}": sweep_table(sweeps),
+        f"## Ensembles\n\n{len(views)} held-out views. {MERGING}": ensemble_table(study),
+        f"## Uncertainty\n\n{UNCERTAINTY}": uncertainty_table(study),
+        f"## Other paths\n\n{PATHS}": path_table(paths),
+    }
+    _write(settings, tables)
+
+
+def _write(settings: Settings, tables: dict[str, Rows]) -> None:
+    changed = "".join(f" --{name} {value}" for name, value in _given(settings))
+    title = f"# Steering {settings.model}: what was measured\n\n`python -m recipes.steering_report{changed}`\n"
+    parts = [f"\n{text}\n\n{markdown_table(*table, left=2)}" for text, table in tables.items()]
+    write_bytes(settings.out / "steering-results.md", (title + "".join(parts)).encode())
+
+
+def _given(settings: Settings) -> Sequence[tuple[str, object]]:
+    """What differs from the defaults, as it does on the command line."""
+    usual = Settings()
+    given = [(name, getattr(settings, name)) for name in ("model", "contexts", "scenes", "samples")]
+    changed = [(name, value) for name, value in given if value != getattr(usual, name)]
+    return changed if settings.controls == usual.controls else [("controls", " ".join(settings.controls)), *changed]
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    """As a small PNG of few colours."""
+    with atomic_path(path) as temporary:
+        image.quantize(_COLOURS, dither=Image.Dither.NONE).save(temporary, format="PNG", optimize=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
