@@ -62,7 +62,7 @@ def sweep(
     if contexts < 1:
         raise GenerationError(f"--contexts is {contexts}; expected at least 1.")
     wanted = [parse_control(text) for text in controls]
-    values = {name: value for name, value in asdict(given).items() if value is not None}
+    values = {name: value for name, value in asdict(given).items() if value}
     loaded = open4m.load(model)
     scenes = _scenes(loaded)
     with Bars(quiet=False) as bars:

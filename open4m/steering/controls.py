@@ -15,7 +15,7 @@ from open4m.labeling.palette import extract_palettes
 from open4m.modalities.cielab import rgb_to_lab
 from open4m.modalities.coco import THING_CLASSES, panoptic_value
 from open4m.modalities.det import Box
-from open4m.modalities.metadata import FIELDS
+from open4m.modalities.metadata import FIELDS, Count
 
 _APPEARANCE = ("colorfulness", "brightness", "contrast", "saturation", "entropy", "aesthetic_score")
 _READ: dict[str, str] = (
@@ -106,7 +106,7 @@ class FieldControl(Control):
         if not known:
             raise GenerationError(f"No sample says what is usual for {self.name}. Give values: {self.name}=1,2,3.")
         low, high = np.percentile(known, [5, 95])
-        digits = 0 if high - low > 10 else 2
+        digits = 0 if high - low > 10 or isinstance(FIELDS[self.field], Count) else 2
         return list(dict.fromkeys(round(float(v), digits) for v in np.linspace(low, high, _STEPS)))
 
     def value(self, asked: float, base: Mapping[str, float] | None) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 
 from open4m.errors import DataError, MissingExtraError
 from open4m.evaluation import heldout, heldout_values, read_values
-from open4m.evaluation.heldout import HELDOUT, SEED, SHARD_SIZE, SPLIT, cache_folder
+from open4m.evaluation.heldout import HELDOUT, SEED, SHARD_SIZE, SPLIT, VIEWS, cache_folder
 
 NAMES = ("rgb", "depth", "caption", "clip")
 
@@ -27,8 +27,9 @@ def test_shipped_scenes_need_no_rendering(cache: Path) -> None:
 
 
 def test_the_shipped_scenes_are_those_of_the_seed(tmp_path: Path) -> None:
-    from open4m.scenes import render_dataset
+    from open4m.scenes import VIEWS_PER_SCENE, render_dataset
 
+    assert VIEWS == VIEWS_PER_SCENE
     render_dataset(tmp_path, 2, SEED, split=SPLIT, shard_size=2, workers=1)
     for ours, theirs in zip(
         read_values(tmp_path, SPLIT, NAMES[:3]), read_values(HELDOUT, SPLIT, NAMES[:3]), strict=False

@@ -78,6 +78,8 @@ def test_usual_values_span_what_there_is() -> None:
     control, _ = parse_control("metadata.brightness")
     samples = [{"metadata": {"brightness": float(v)}} for v in range(0, 201)]
     assert control.usual(samples) == [10, 55, 100, 145, 190]
+    people, _ = parse_control("metadata.n_humans")
+    assert people.usual([{"metadata": {"n_humans": v}} for v in (0, 0, 1, 2, 2)]) == [0, 1, 2]  # no half people
     with pytest.raises(Open4MError, match=r"Give values: metadata\.brightness=1,2,3"):
         control.usual([{}])
     for name in ("color_palette", "det.person"):
