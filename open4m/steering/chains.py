@@ -33,6 +33,7 @@ _FIRST = 4
 """A new plan is dropped if it does worse than the best one on the first 1/4 of the scenes."""
 
 _TRIES, _RESAMPLED = 200, 2000
+_SAME = 1e-2  # of scores on machines that round differently
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Search:
         """Take over the trials of a stored search: ``{"settings": …, "trials": […]}``.
 
         Raises:
-            GenerationError: it is no such thing, or was made with other settings.
+            GenerationError: it is no such thing, or was made with other settings, another model or other scenes.
         """
         found = stored.get("settings") if isinstance(stored, Mapping) else None
         if found != self.settings():
@@ -136,7 +137,14 @@ class Search:
                 f"The stored search was made with {json.dumps(found)}, this one has {json.dumps(self.settings())}. "
                 "Use the same settings, or another folder."
             )
-        self.trials = [Trial.from_dict(trial) for trial in stored.get("trials", ())]
+        trials = [Trial.from_dict(trial) for trial in stored.get("trials", ())]
+        again = self._first(trials[0].plan)[1] if trials else 0.0
+        if trials and not math.isclose(again, trials[0].first, rel_tol=_SAME):
+            raise GenerationError(
+                f"The stored search has {trials[0].first:.6g} for its first plan, which now scores {again:.6g}: the "
+                "model or the scenes have changed. Use another folder."
+            )
+        self.trials = trials
 
     @property
     def best(self) -> Trial:
@@ -177,9 +185,8 @@ class Search:
     def _try(self, plan: Plan, change: str) -> Trial:
         """A plan on all scenes, or on the first part of them if it does worse there than the best plan did."""
         start, count = time.monotonic(), len(self.samples)
-        part = max(2, count // _FIRST)
-        predictions = predictions_of(self.model, self.samples[:part], plan, self.given, self.seed, self.batch_size)
-        first = _primary(self.target, predictions, self.samples[:part])
+        predictions, first = self._first(plan)
+        part = len(predictions)
         how = next(iter(metrics(self.target).values()))
         if part < count and (not self.trials or not better(how, self.best.first, first)):
             rest = self.samples[part:]
@@ -187,6 +194,12 @@ class Search:
         seen = len(predictions)
         result = _primary(self.target, predictions, self.samples[:seen])
         return Trial(plan, change, result, first, seen, time.monotonic() - start)
+
+    def _first(self, plan: Plan) -> tuple[list[Any], float]:
+        """Predictions for the first part of the scenes, and their score."""
+        part = self.samples[: max(2, len(self.samples) // _FIRST)]
+        predictions = predictions_of(self.model, part, plan, self.given, self.seed, self.batch_size)
+        return predictions, _primary(self.target, predictions, part)
 
     def _neighbour(self, plan: Plan, generator: np.random.Generator, seen: set[str]) -> tuple[Plan, str] | None:
         """A plan that was not yet seen, one change away (after many failures, two); and what was changed."""

@@ -75,6 +75,9 @@ def test_a_search_can_be_taken_up_again() -> None:
     assert [t.score for t in again.trials] == [t.score for t in whole.trials]
     with pytest.raises(GenerationError, match=r"made with .*Use the same settings, or another folder"):
         search(seed=3).resume(stored)
+    other = Search(model(), "depth", [{**scene, "depth": scene["depth"] ** 2} for scene in SCENES], seed=2)
+    with pytest.raises(GenerationError, match="the model or the scenes have changed"):
+        other.resume(stored)
     with pytest.raises(GenerationError, match="not a trial"):
         search(seed=2).resume({**stored, "trials": [{"score": 1}]})
     with pytest.raises(GenerationError, match="another folder"):
