@@ -149,15 +149,21 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return values
 
 
+def header_metadata(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says beside its tensors; raises :class:`CheckpointError` if damaged."""
+    metadata = _read_header(path).get("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise _unreadable(path, TypeError("__metadata__ is no object"))
+    return metadata
+
+
 def header_config(weights: Path) -> dict[str, Any]:
     """The configuration that a published safetensors file carries in its header as strings (spec: model §11.3).
 
     Raises:
         CheckpointError: the header is damaged or has no configuration.
     """
-    metadata = _read_header(weights).get("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise _unreadable(weights, TypeError("__metadata__ is no object"))
+    metadata = header_metadata(weights)
     config = {key: _header_value(value) for key, value in metadata.items() if key != "format"}
     if not config:
         raise CheckpointError(f"{weights}: no configuration, neither in its header nor in a {CONFIG} beside it.")

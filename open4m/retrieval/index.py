@@ -1,0 +1,417 @@
+"""Index: a gallery as vectors on disk, to be searched by anything.
+
+``index.json`` says how the vectors were made; ``part-00000.safetensors`` … hold them, each with the keys and stamps of
+its items in the header. A part is written whole or not at all, so a killed run goes on where it was, and a gallery
+that has changed is brought up to date by running again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from open4m.errors import CheckpointError, DataError, GenerationError, MissingExtraError, ModalityError
+from open4m.files import atomic_path, read_json, write_json
+from open4m.generation.pipeline import AnyToAny
+from open4m.retrieval.embedding import Embedder
+from open4m.retrieval.gallery import Gallery, Stamp, open_gallery
+from open4m.retrieval.nearest import APPROXIMATE_FROM, FaissRecord, build_faiss, exact, open_faiss, take_rows
+from open4m.retrieval.query import Query, compose, terms_of
+from open4m.weights import header_metadata, read_weights
+
+_LOG = logging.getLogger(__name__)
+
+INDEX = "index.json"
+FORMAT_VERSION = 1
+PART, PART_SECONDS = 1024, 30.0
+"""Items of a part, or the time after which one is written: what a killed run loses at most."""
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(what, done, total)``."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the vectors of an index were made.
+
+    Attributes:
+        format_version: of the files.
+        model: name of the model.
+        spaces: which features the vectors are, side by side.
+        modalities: what the items were looked at through.
+        root, split: where they are (:func:`~open4m.retrieval.gallery.open_gallery`).
+        weights_fingerprint: of the model and its tokenizers (:meth:`~open4m.retrieval.embedding.Embedder.fingerprint`).
+    """
+
+    format_version: int
+    model: str
+    spaces: tuple[str, ...]
+    modalities: tuple[str, ...]
+    root: str
+    split: str | None
+    weights_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An item that was found.
+
+    Attributes:
+        key: of the item in its gallery: a path, or the key of a sample.
+        score: cosine with the query.
+        parts: term of the query → how much of the score is its doing: what the score would lose without it, beyond
+            what the gallery loses on average. Negative terms have positive parts at hits that are unlike them.
+    """
+
+    key: str
+    score: float
+    parts: dict[str, float]
+
+    @property
+    def driven_by(self) -> str:
+        """The term that speaks most for this item."""
+        return max(self.parts, key=lambda label: self.parts[label])
+
+
+@dataclass(frozen=True)
+class _Part:
+    path: Path
+    items: list[tuple[str, Stamp]]
+    vectors: Tensor
+
+
+@dataclass(frozen=True)
+class Update:
+    """What :meth:`Index.build` did: items added, dropped (gone or changed) and, by key, what could not be read."""
+
+    added: int
+    dropped: int
+    unreadable: dict[str, str]
+
+
+class Index:
+    """A gallery that can be searched; see :meth:`build` and :meth:`open`.
+
+    Attributes:
+        settings: how it was made.
+        update: what building has changed, if it was built just now.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, embedder: Embedder) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.update: Update | None = None
+        self._embedder = embedder
+        self._parts: list[_Part] = []
+        self._load()
+
+    def _load(self) -> None:
+        self._parts = list(_read_parts(self.folder, self.settings))
+        self._keys = [key for part in self._parts for key, _ in part.items]
+        self._blocks = [part.vectors for part in self._parts]
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Where the items are; raises :class:`DataError` if it is not there any more (vectors are found without)."""
+        return open_gallery(self.settings.root, self.settings.modalities, self.settings.split)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    # -- making ---------------------------------------------------------------------------------------------------
+    @classmethod
+    def build(
+        cls,
+        model: AnyToAny,
+        root: str | Path,
+        out: str | Path,
+        *,
+        modalities: Sequence[str] = ("rgb",),
+        split: str | None = None,
+        spaces: Sequence[str] = (),
+        batch_size: int = 16,
+        progress: Progress | None = None,
+    ) -> Index:
+        """Index a gallery, or bring its index up to date: only what is new or has changed is computed.
+
+        Args:
+            model: predicts the vectors; see :class:`~open4m.retrieval.embedding.Embedder` for ``spaces``.
+            root, modalities, split: the gallery, see :func:`~open4m.retrieval.gallery.open_gallery`. Where they are
+                themselves features of ``spaces``, these are taken as they are.
+            out: folder of the index.
+            progress: called as ``progress("index", done, total)``.
+
+        Raises:
+            DataError: no such gallery, nothing in it that can be read, or ``out`` holds another index.
+            UnknownNameError, GenerationError: the model cannot read the modality, or has no such space.
+        """
+        if batch_size < 1:
+            raise DataError(f"batch_size is {batch_size}; expected at least 1.")
+        gallery, folder, embedder = open_gallery(root, modalities, split), Path(out), Embedder(model, spaces)
+        for name in gallery.modalities:
+            embedder.check(name)
+        settings = _settings(embedder, gallery.modalities, str(gallery.root), split)
+        stamps = gallery.stamps()
+        if not stamps:
+            raise DataError(f"{root}: nothing to index: no files of {', '.join(gallery.modalities)}.")
+        if (folder / INDEX).exists():
+            _check_same(folder, _read_settings(folder), settings)
+        else:
+            write_json(folder / INDEX, asdict(settings))
+        dropped = _drop_stale(folder, settings, stamps)
+        index = cls(folder, settings, embedder)
+        there = set(index._keys)
+        missing = [key for key in stamps if key not in there]
+        unreadable = index._add(missing, stamps, batch_size, progress)
+        index._load()
+        index.update = Update(len(missing) - len(unreadable), dropped, unreadable)
+        if not len(index):
+            key, problem = next(iter(unreadable.items()))
+            raise DataError(f"{root}: none of {len(unreadable)} items can be read. The first, {key}: {problem}")
+        return index
+
+    def _add(
+        self, keys: list[str], stamps: dict[str, Stamp], batch_size: int, progress: Progress | None
+    ) -> dict[str, str]:
+        """Embed items and write them as new parts; returns what cannot be read, by key."""
+        unreadable: dict[str, str] = {}
+        with _PartWriter(self.folder, self.settings) as writer:
+            for start in range(0, len(keys), batch_size):
+                values = {key: self._view(key) for key in keys[start : start + batch_size]}
+                unreadable |= {key: value for key, value in values.items() if isinstance(value, str)}
+                good = {key: value for key, value in values.items() if not isinstance(value, str)}
+                if good:
+                    columns = {name: [value[name] for value in good.values()] for name in self.settings.modalities}
+                    writer.add([(key, stamps[key]) for key in good], self._embedder(columns))
+                if progress is not None:
+                    progress("index", start + len(values), len(keys))
+        return unreadable
+
+    def _view(self, key: str) -> dict[str, Any] | str:
+        """Values of an item as the model sees them, or what is wrong with it."""
+        try:
+            values = {name: self.gallery.value(key, name) for name in self.settings.modalities}
+            return self._embedder.model.view(values)
+        except (ModalityError, DataError, GenerationError) as error:
+            return str(error)
+
+    def approximate(self, always: bool = False) -> FaissRecord | None:
+        """Make the approximate index that :meth:`search` then uses, from :data:`APPROXIMATE_FROM` items on.
+
+        Returns:
+            How good it is; None where there are too few items, unless ``always``.
+
+        Raises:
+            MissingExtraError: FAISS is not installed; the exact search goes on working.
+        """
+        if len(self) < APPROXIMATE_FROM and not always:
+            return None
+        self._faiss = open_faiss(self.folder, self._content)
+        if self._faiss is None:
+            build_faiss(self.folder, self._blocks, self._content)
+            self._faiss = open_faiss(self.folder, self._content)
+        return self._faiss[1] if self._faiss else None
+
+    # -- searching ------------------------------------------------------------------------------------------------
+    @classmethod
+    def open(cls, folder: str | Path, model: AnyToAny) -> Index:
+        """An index as :meth:`build` left it.
+
+        Raises:
+            DataError: there is none, it is empty or damaged, or another model made it.
+        """
+        folder = Path(folder)
+        stored = _read_settings(folder)
+        embedder = Embedder(model, stored.spaces)
+        _check_same(folder, stored, _settings(embedder, stored.modalities, stored.root, stored.split))
+        index = cls(folder, stored, embedder)
+        if not len(index):
+            raise DataError(f"{folder}: the index is empty. Index a folder first: open4m index DIR --out {folder}")
+        return index
+
+    def search(self, query: Query, k: int = 10, *, always_exact: bool = False) -> list[Hit]:
+        """The ``k`` items that are most like the query, best first.
+
+        Args:
+            query: modality → value, or :class:`~open4m.retrieval.query.Term` s with weights.
+            always_exact: do not use an approximate index.
+
+        Raises:
+            GenerationError: an empty query, or one of modalities that the model cannot read.
+            UnknownNameError, ModalityError: no such modality; a bad file.
+            DataError: the index is damaged.
+        """
+        if k < 1:
+            raise DataError(f"k is {k}; expected at least 1.")
+        composed = compose(self._embedder, terms_of(query))
+        vector = torch.from_numpy(composed.vector)
+        if always_exact or self._faiss is None:
+            rows = exact(self._blocks, vector[None], k)[1][0].numpy()
+        else:
+            rows = self._faiss[0].search(vector[None].numpy(), min(k, len(self)))[1][0]
+            rows = rows[rows >= 0]
+        found = take_rows(self._blocks, rows)
+        centred = (found - self._mean).numpy()
+        parts = {label: centred @ share for label, share in composed.shares.items()}
+        return [
+            Hit(self._keys[row], float(found[i] @ vector), {label: float(part[i]) for label, part in parts.items()})
+            for i, row in enumerate(rows)
+        ]
+
+    @property
+    def vectors(self) -> Tensor:
+        """(N, D) float32: all vectors, copied from the file."""
+        return torch.cat(self._blocks)
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the items, in the order of :attr:`vectors`."""
+        return list(self._keys)
+
+    @cached_property
+    def _faiss(self) -> tuple[Any, FaissRecord] | None:
+        try:
+            return open_faiss(self.folder, self._content)
+        except MissingExtraError as error:
+            _LOG.warning("%s: searching exactly, which is slower. %s", self.folder, error)
+            return None
+
+    @cached_property
+    def _mean(self) -> Tensor:
+        return torch.stack([block.sum(dim=0) for block in self._blocks]).sum(dim=0) / len(self)
+
+    @cached_property
+    def _content(self) -> str:
+        """Tells one content of the index from another."""
+        digest = hashlib.sha256(self.settings.weights_fingerprint.encode())
+        for part in self._parts:
+            digest.update(json.dumps([part.path.name, part.items]).encode())
+        return digest.hexdigest()
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+def _settings(embedder: Embedder, modalities: tuple[str, ...], root: str, split: str | None) -> Settings:
+    name, fingerprint = embedder.model.bundle.info.name, embedder.fingerprint(modalities)
+    return Settings(FORMAT_VERSION, name, embedder.spaces, modalities, root, split, fingerprint)
+
+
+def _read_settings(folder: Path) -> Settings:
+    path = folder / INDEX
+    if not path.is_file():
+        raise DataError(f"{folder}: there is no index ({INDEX} is missing). Make one: open4m index DIR --out {folder}")
+    try:
+        stored = read_json(path)
+        if not isinstance(stored, dict) or set(stored) != {f.name for f in fields(Settings)}:
+            raise ValueError("it has other entries than an index")
+        if not all(
+            isinstance(stored[name], str) for name in ("model", "root", "split", "weights_fingerprint") if stored[name]
+        ):
+            raise ValueError("an entry that should be a text is none")
+        lists = {name: tuple(map(str, stored[name])) for name in ("spaces", "modalities")}
+        return Settings(**{**stored, **lists})
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: damaged, or no index of open4m ({error}). Index again into a new folder.") from error
+
+
+def _check_same(folder: Path, stored: Settings, current: Settings) -> None:
+    """Refuse an index that was made in another way."""
+    for name, found in asdict(stored).items():
+        wanted = asdict(current)[name]
+        if found != wanted:
+            raise DataError(
+                f"{folder}: this index was made with another {name.replace('_', ' ')}: {found}, not {wanted}. "
+                "Use what it was made with, or index into a new folder."
+            )
+
+
+class _PartWriter:
+    """Collects vectors and writes a part when there are enough, or it has been long, or at the end."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self._folder, self._settings = folder, settings
+        self._begin()
+
+    def _begin(self) -> None:
+        self._items: list[tuple[str, Stamp]] = []
+        self._rows: list[np.ndarray] = []
+        self._since = time.monotonic()
+
+    def add(self, items: list[tuple[str, Stamp]], vectors: np.ndarray) -> None:
+        """``vectors`` (n, D) of n items."""
+        self._items += items
+        self._rows.append(vectors)
+        if len(self._items) >= PART or time.monotonic() - self._since > PART_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        numbers = [_part_number(path) for path in _part_paths(self._folder)]
+        vectors = torch.from_numpy(np.concatenate(self._rows))
+        _write_part(self._folder, max(numbers, default=-1) + 1, self._settings, self._items, vectors)
+        self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._items:  # also after an error: what has been computed is kept
+            self._write()
+
+
+def _write_part(folder: Path, number: int, settings: Settings, items: list[tuple[str, Stamp]], vectors: Tensor) -> None:
+    header = {"fingerprint": settings.weights_fingerprint, "items": json.dumps(items)}
+    with atomic_path(folder / f"part-{number:05d}.safetensors") as temporary:
+        save_file({"vectors": vectors.contiguous()}, temporary, header)
+
+
+def _part_paths(folder: Path) -> list[Path]:
+    """In order of their numbers."""
+    return sorted((p for p in folder.glob("part-*.safetensors") if p.stem[5:].isdigit()), key=_part_number)
+
+
+def _part_number(path: Path) -> int:
+    return int(path.stem.removeprefix("part-"))
+
+
+def _read_parts(folder: Path, settings: Settings) -> Iterator[_Part]:
+    """The parts of an index; their vectors are mapped from the files."""
+    for path in _part_paths(folder):
+        try:
+            header = header_metadata(path)
+            if header.get("fingerprint") != settings.weights_fingerprint:
+                raise ValueError("it belongs to another index")
+            items = [(str(key), (int(size), int(time))) for key, (size, time) in json.loads(header.get("items", ""))]
+            vectors = read_weights(path).get("vectors", torch.empty(0))
+            if vectors.shape[:1] != (len(items),) or vectors.ndim != 2 or vectors.dtype != torch.float32:
+                raise ValueError(f"vectors {vectors.dtype} {tuple(vectors.shape)} for {len(items)} items")
+        except (ValueError, TypeError, CheckpointError) as error:
+            raise DataError(f"{path}: damaged or foreign ({error}). Delete it, and index again.") from error
+        yield _Part(path, items, vectors)
+
+
+def _drop_stale(folder: Path, settings: Settings, stamps: dict[str, Stamp]) -> int:
+    """Take items that are gone or have changed out of their parts; returns how many."""
+    dropped = 0
+    for part in _read_parts(folder, settings):
+        kept = [row for row, (key, stamp) in enumerate(part.items) if stamps.get(key) == stamp]
+        if len(kept) == len(part.items):
+            continue
+        dropped += len(part.items) - len(kept)
+        if kept:
+            _write_part(
+                folder, _part_number(part.path), settings, [part.items[row] for row in kept], part.vectors[kept]
+            )
+        else:
+            part.path.unlink()
+    return dropped
