@@ -16,6 +16,7 @@ from open4m.cli import (
     generate,
     modality,
     models,
+    retrieve,
     scenes,
     sweep,
     tokenize,
@@ -35,6 +36,8 @@ def build() -> SubcommandApp:
     app.command(sweep.sweep)
     app.command(ensemble.ensemble)
     app.command(tune_chain.tune_chain)
+    app.command(retrieve.index)
+    app.command(retrieve.search)
     app.command(models.app, name="models", help="What can be loaded by name.")
     app.command(modality.app, name="modality", help="What the kinds of data are: values, files, scores.")
     app.command(scenes.app, name="scenes", help="Make data from the embedded world.")

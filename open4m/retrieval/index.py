@@ -122,6 +122,11 @@ class Index:
         self._keys = [key for part in self._parts for key, _ in part.items]
         self._blocks = [part.vectors for part in self._parts]
 
+    @property
+    def model(self) -> AnyToAny:
+        """What the vectors are predicted by."""
+        return self._embedder.model
+
     @cached_property
     def gallery(self) -> Gallery:
         """Where the items are; raises :class:`DataError` if it is not there any more (vectors are found without)."""
@@ -167,7 +172,7 @@ class Index:
         if not stamps:
             raise DataError(f"{root}: nothing to index: no files of {', '.join(gallery.modalities)}.")
         if (folder / INDEX).exists():
-            _check_same(folder, _read_settings(folder), settings)
+            _check_same(folder, read_settings(folder), settings)
         else:
             write_json(folder / INDEX, asdict(settings))
         dropped = _drop_stale(folder, settings, stamps)
@@ -203,7 +208,7 @@ class Index:
         """Values of an item as the model sees them, or what is wrong with it."""
         try:
             values = {name: self.gallery.value(key, name) for name in self.settings.modalities}
-            return self._embedder.model.view(values)
+            return self.model.view(values)
         except (ModalityError, DataError, GenerationError) as error:
             return str(error)
 
@@ -233,7 +238,7 @@ class Index:
             DataError: there is none, it is empty or damaged, or another model made it.
         """
         folder = Path(folder)
-        stored = _read_settings(folder)
+        stored = read_settings(folder)
         embedder = Embedder(model, stored.spaces)
         _check_same(folder, stored, _settings(embedder, stored.modalities, stored.root, stored.split))
         index = cls(folder, stored, embedder)
@@ -307,7 +312,8 @@ def _settings(embedder: Embedder, modalities: tuple[str, ...], root: str, split:
     return Settings(FORMAT_VERSION, name, embedder.spaces, modalities, root, split, fingerprint)
 
 
-def _read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> Settings:
+    """How an index was made; raises :class:`DataError` if there is none, or it is damaged."""
     path = folder / INDEX
     if not path.is_file():
         raise DataError(f"{folder}: there is no index ({INDEX} is missing). Make one: open4m index DIR --out {folder}")
