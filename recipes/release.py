@@ -15,8 +15,9 @@ import tyro
 from rich.console import Console
 
 from open4m.app.gallery import MATRIX, SCORES, write_report
-from open4m.evaluation import Matrix, Report, any_to_any, evaluate, evaluation_samples
+from open4m.evaluation import Matrix, Report, Retrieval, any_to_any, evaluate, evaluation_samples, retrieval
 from open4m.evaluation.heldout import SPLIT
+from open4m.evaluation.retrieval import header_and_rows, summary
 from open4m.evaluation.tables import markdown, markdown_table, share_rows
 from open4m.files import write_json
 from open4m.generation.pipeline import AnyToAny
@@ -66,15 +67,17 @@ def main(release: Release) -> None:
     samples, source = evaluation_samples(model, release.heldout, release.split, release.limit)
     report, predictions = evaluate(model, samples, data=source, progress=tell)
     matrix = any_to_any(model, samples, report, release.matrix_count, progress=tell)
+    retrieved = retrieval(model, samples, release.limit, progress=tell)
     if release.report is not None:
-        write_json(release.report / "report.json", report.to_dict() | {"matrix": matrix.to_dict()})
-        write_report(release.report, report, matrix, samples, predictions)
+        tables = {"matrix": matrix.to_dict(), "retrieval": retrieved.to_dict()}
+        write_json(release.report / "report.json", report.to_dict() | tables)
+        write_report(release.report, report, matrix, samples, predictions, retrieved)
     notes = [release.notes.read_text(encoding="utf-8")] if release.notes else []
-    parts = [*notes, _scores(report, matrix, release), _usage(model, samples)]
+    parts = [*notes, _scores(report, matrix, retrieved, release), _usage(model, samples)]
     save_bundle(bundle, release.out, torch.bfloat16, "\n".join(parts))
 
 
-def _scores(report: Report, matrix: Matrix, release: Release) -> str:
+def _scores(report: Report, matrix: Matrix, retrieved: Retrieval, release: Release) -> str:
     split = "" if release.split == SPLIT else f" --split {release.split}"
     data = f" --data {release.heldout.name}{split}" if release.heldout else ""
     command = f"open4m evaluate {report.model}{data} --limit {release.limit} --matrix-count {release.matrix_count}"
@@ -87,6 +90,9 @@ def _scores(report: Report, matrix: Matrix, release: Release) -> str:
             "## Any to any\n",
             f"{MATRIX} Here in percent of the way from the one to the other, on {matrix.count} samples.\n",
             markdown_table(*share_rows(matrix)),
+            "## Retrieval\n",
+            f"{summary(retrieved)}\n",
+            markdown_table(*header_and_rows(retrieved)),
         ]
     )
 

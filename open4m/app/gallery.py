@@ -12,6 +12,7 @@ from open4m.app.page import Panel, Picture, Section, Table, write_page
 from open4m.app.panels import comparisons, given_panels
 from open4m.evaluation.evaluate import Report, label
 from open4m.evaluation.matrix import Matrix
+from open4m.evaluation.retrieval import Retrieval, header_and_rows, summary
 from open4m.evaluation.tables import header, markdown, markdown_table, matrix_rows, rows
 from open4m.files import write_bytes
 
@@ -36,11 +37,13 @@ def write_report(
     matrix: Matrix | None,
     samples: Sequence[Mapping[str, Any]],
     predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    retrieved: Retrieval | None = None,
 ) -> None:
     """Write ``report.md``, ``index.html`` and, where there is one, ``matrix.png``.
 
     Args:
         samples, predictions: of the evaluation, in its order.
+        retrieved: a table of retrieval, where there is one.
     """
     parts = [f"# {_title(report)}\n", SCORES, "", markdown(report)]
     if matrix is not None:
@@ -49,10 +52,12 @@ def write_report(
         write_bytes(folder / "matrix.png", buffer.getvalue())
         parts += ["## Any to any\n", MATRIX, "\n![Any-to-any matrix](matrix.png)\n"]
         parts.append(markdown_table(*matrix_rows(matrix)))
+    if retrieved is not None:
+        parts += ["## Retrieval\n", summary(retrieved), "", markdown_table(*header_and_rows(retrieved))]
     if rows(report, details=True):
         parts += [f"## {DETAILS[0]}\n", DETAILS[1], "", markdown(report, details=True)]
     write_bytes(folder / "report.md", "\n".join(parts).encode())
-    write_gallery(folder / "index.html", report, matrix, samples, predictions)
+    write_gallery(folder / "index.html", report, matrix, samples, predictions, retrieved)
 
 
 def write_gallery(
@@ -61,12 +66,15 @@ def write_gallery(
     matrix: Matrix | None,
     samples: Sequence[Mapping[str, Any]],
     predictions: Mapping[str, Sequence[Mapping[str, Any]]],
+    retrieved: Retrieval | None = None,
 ) -> None:
     """Write the page."""
     sections = [Section("Scores", SCORES, tables=[Table(header(report), rows(report))])]
     if matrix is not None:
         panel = Panel("Given alone (rows), predicted (columns)", [Picture("", draw_matrix(matrix))])
         sections.append(Section("Any to any", MATRIX, wide=[panel]))
+    if retrieved is not None:
+        sections.append(Section("Retrieval", summary(retrieved), tables=[Table(*header_and_rows(retrieved))]))
     for given in report.requests:
         made = predictions[label(given)]
         for index in [i for i, found in enumerate(made) if found][:SHOWN]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from tyro.conf import Positional
 from open4m.cli.bars import Bars
 
 if TYPE_CHECKING:
-    from open4m.evaluation import Report
+    from open4m.evaluation import Report, Retrieval
 
 
 def evaluate(
@@ -26,6 +27,7 @@ def evaluate(
     to: tuple[str, ...] = (),
     limit: int | None = None,
     matrix_count: int = 32,
+    retrieval_count: int = 300,
     chained: bool = False,
     seed: int = 0,
     batch_size: int = 16,
@@ -44,6 +46,8 @@ def evaluate(
         to: modalities to score; default: all.
         limit: only the first so many samples.
         matrix_count: samples of the any-to-any matrix; 0 leaves it out.
+        retrieval_count: samples that are searched by each of their modalities, and by pairs; 0 leaves retrieval out.
+            It is also left out with --given, and with --to.
         chained: generate as ``open4m generate`` does (slow); default: each target straight from what is given.
         seed: of the generation.
         batch_size: samples generated together.
@@ -55,6 +59,7 @@ def evaluate(
     from open4m.evaluation import any_to_any, evaluation_samples
     from open4m.evaluation import evaluate as score
     from open4m.evaluation.evaluate import REQUESTS
+    from open4m.evaluation.retrieval import can_retrieve, retrieval
     from open4m.files import write_json
 
     loaded = open4m.load(model)
@@ -68,25 +73,39 @@ def evaluate(
         matrix = None
         if not given and matrix_count:
             matrix = any_to_any(loaded, samples, report, matrix_count, batch_size=batch_size, progress=bars.tell)
-    result = report.to_dict() | {"matrix": matrix.to_dict() if matrix else None}
+        retrieved = None
+        if not given and not to and retrieval_count and can_retrieve(loaded, samples):
+            retrieved = retrieval(loaded, samples, retrieval_count, batch_size=batch_size, progress=bars.tell)
+    result = report.to_dict() | {
+        "matrix": matrix.to_dict() if matrix else None,
+        "retrieval": retrieved.to_dict() if retrieved else None,
+    }
     if out is not None:
         write_json(out / "report.json", result)
-        write_report(out, report, matrix, samples, predictions)
+        write_report(out, report, matrix, samples, predictions, retrieved)
     if json == "-":
         print(json_module.dumps(result, indent=2))
         return
     if json is not None:
         write_json(json, result)
-    _print(report)
+    _print(report, retrieved)
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, retrieved: Retrieval | None) -> None:
+    from open4m.evaluation.retrieval import header_and_rows, summary
     from open4m.evaluation.tables import header, rows
 
-    target, metric, *others = header(report)
     title = f"{report.model} on {report.samples} samples of {report.data}"
-    table = Table(Column(target, no_wrap=True), metric, *others, title=escape(title))
-    for row in rows(report):
+    _print_table(title, header(report), rows(report))
+    if retrieved is not None:
+        _print_table("Retrieval", *header_and_rows(retrieved))
+        Console().print(summary(retrieved), highlight=False)
+
+
+def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    first, *others = header
+    table = Table(Column(first, no_wrap=True), *others, title=escape(title))
+    for row in rows:
         table.add_row(*map(escape, row))
     console = Console()
     console.print(table, width=None if console.is_terminal else 120)

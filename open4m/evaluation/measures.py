@@ -85,16 +85,20 @@ def _pattern(class_name: str) -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(forms)))})\b")
 
 
-def recall_at(k: int, queries: Sequence[np.ndarray], gallery: Sequence[np.ndarray]) -> float:
-    """Share of the queries (C,) whose own vector is among the ``k`` of the gallery with the largest cosine.
+def ranks(queries: Sequence[np.ndarray] | np.ndarray, gallery: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """(N,) int: the place of each query's (C,) own vector when the gallery is sorted by cosine; 1 = the first.
 
     Query i belongs to vector i. Ties count against the query.
     """
     a, b = (np.stack(list(vectors)).astype(np.float64) for vectors in (queries, gallery))
     a, b = (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) for vectors in (a, b))
     cosine = a @ b.T
-    rank = (cosine >= np.diagonal(cosine)[:, None]).sum(axis=1)  # 1 = the first; it is as good as itself
-    return float((rank <= k).mean())
+    return (cosine >= np.diagonal(cosine)[:, None]).sum(axis=1)  # it is as good as itself
+
+
+def recall_at(k: int, queries: Sequence[np.ndarray], gallery: Sequence[np.ndarray]) -> float:
+    """Share of the queries (C,) whose own vector is among the ``k`` of the gallery with the largest cosine."""
+    return float((ranks(queries, gallery) <= k).mean())
 
 
 def _field_score(field: str, predictions: Sequence[Sample], truths: Sequence[Sample]) -> float:

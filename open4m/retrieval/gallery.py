@@ -121,16 +121,14 @@ def open_gallery(root: str | Path, modalities: Sequence[str] = ("rgb",), split: 
     root, names = Path(root).absolute(), tuple(dict.fromkeys(modalities))
     for name in names:
         get_modality(name)
-    if not names:
-        raise DataError("A gallery needs a modality through which its items are looked at, such as rgb.")
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder.")
-    if split is not None:
+    if split is not None and names:
         return ShardGallery(root, names, split)
-    if len(names) > 1:
+    if len(names) != 1:
         raise DataError(
-            f"{root}: a folder of files is looked at through one modality, not {', '.join(names)}. Data sets in the "
-            "published layout may have several; name their split."
+            f"{root}: a folder of files is looked at through one modality, not {', '.join(names) or 'none'}. Data sets "
+            "in the published layout may have several; name their split."
         )
     splits = sorted(path.parent.parent.name for path in root.glob(f"*/{names[0]}/shard-*.tar"))
     if splits:
