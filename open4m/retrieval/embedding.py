@@ -83,7 +83,7 @@ class Embedder:
         if not targets:
             return {}
         plan = self.model.plan(targets, list(inputs))
-        expected = tuple(replace(target, decode="expected") for target in plan.targets)
+        expected = tuple(replace(target, steps=1, decode="expected") for target in plan.targets)
         result = self.model.generate(
             {name: list(values) for name, values in inputs.items()},
             targets,
