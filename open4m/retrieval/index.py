@@ -212,16 +212,16 @@ class Index:
         except (ModalityError, DataError, GenerationError) as error:
             return str(error)
 
-    def approximate(self, always: bool = False) -> FaissRecord | None:
+    def approximate(self) -> FaissRecord | None:
         """Make the approximate index that :meth:`search` then uses, from :data:`APPROXIMATE_FROM` items on.
 
         Returns:
-            How good it is; None where there are too few items, unless ``always``.
+            How good it is; None where there are too few items.
 
         Raises:
             MissingExtraError: FAISS is not installed; the exact search goes on working.
         """
-        if len(self) < APPROXIMATE_FROM and not always:
+        if len(self) < APPROXIMATE_FROM:
             return None
         self._faiss = open_faiss(self.folder, self._content)
         if self._faiss is None:

@@ -41,6 +41,19 @@ def test_evaluate_prints_and_writes_a_report(
     assert "![Any-to-any matrix](matrix.png)" in words and "| depth | abs_rel ↓ |" in words
 
 
+def test_evaluate_searches_the_samples(model: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(place / "few", 3, names=("rgb", "depth"))
+    arguments = ["evaluate", model, "--data", "few", "--matrix-count", "0", "--out", "scores"]
+    assert main([*arguments, "--retrieval-count", "2"]) == 0
+    assert "Each of 2 samples is searched" in capsys.readouterr().out
+    (query,) = json.loads((place / "scores" / "report.json").read_text())["retrieval"]["queries"]
+    assert query["given"] == ["depth"] and set(query["recall"]) == {"pictures"}
+    assert "## Retrieval" in (place / "scores" / "report.md").read_text()
+    assert "<h2>Retrieval</h2>" in (place / "scores" / "index.html").read_text()
+    assert main([*arguments, "--retrieval-count", "0"]) == 0
+    assert json.loads((place / "scores" / "report.json").read_text())["retrieval"] is None
+
+
 def test_evaluate_takes_data_of_any_size(model: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_data(place / "large", 2, size=75, names=("rgb", "depth", "semseg"))
     assert main(["evaluate", model, "--data", "large", "--given", "depth", "--json", "-", "--chained"]) == 0

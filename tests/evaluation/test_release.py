@@ -29,6 +29,7 @@ def test_the_card_has_scores_matrix_and_codebooks(tmp_path: Path) -> None:
     assert "Where it is bad." in card and "open4m evaluate new --data data --limit 300 --matrix-count 2" in card
     assert "| target | score | constant | from rgb | from caption | bound | count |" in card
     assert "| given | depth | rgb | caption | color_palette |" in card
+    assert "## Retrieval" in card and "| caption+depth |" in card
     assert "| tok_depth@32 | 24 |" in card and "tok_normal" not in card.partition("## Scores")[2]
     assert {p.name for p in (tmp_path / "report").iterdir()} == {
         *("report.json", "report.md", "index.html", "matrix.png"),
