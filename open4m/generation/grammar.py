@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,10 +26,15 @@ _CLOSING = 2
 
 @dataclass
 class _Node:
-    """Where one may be inside a term: allowed ids (V,) bool, and the term that ends with an id."""
+    """Where one may be inside a term: ids that may come next, and the term that ends with an id."""
 
-    allowed: Tensor
+    choices: set[int] = field(default_factory=set)
     complete: dict[int, str] = field(default_factory=dict)
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """The choices (n,) int64, ascending."""
+        return torch.tensor(sorted(self.choices), dtype=torch.int64)
 
 
 class Grammar:
@@ -61,25 +67,17 @@ class Grammar:
             self._nodes[terms] = self._build(terms)
         return self._nodes[terms][begun]
 
-    def only(self, token: int) -> Tensor:
-        """(V,) bool: nothing but ``token``."""
-        allowed = torch.zeros(self._text.vocab_size, dtype=torch.bool)
-        allowed[token] = True
-        return allowed
-
     @property
     def eos(self) -> int:
         """The id that ends a sentence."""
         return self._text.eos
 
     def _build(self, terms: Terms) -> dict[tuple[int, ...], _Node]:
-        size = self._text.vocab_size
-        nodes: dict[tuple[int, ...], _Node] = {(): _Node(torch.zeros(size, dtype=torch.bool))}
-        nodes[()].allowed[self.eos] = terms.end
+        nodes: dict[tuple[int, ...], _Node] = {(): _Node({self.eos} if terms.end else set())}
         for choice in terms.choices:
             if isinstance(choice, Numbers):  # each is one id
                 ids = self._numbers[choice.axis][choice.low : choice.high + 1]
-                nodes[()].allowed[ids] = True
+                nodes[()].choices.update(ids)
                 nodes[()].complete.update(zip(ids, choice.words(), strict=True))
             else:
                 self._add(nodes, choice, tuple(self._text.encode(choice)))
@@ -88,8 +86,7 @@ class Grammar:
     @staticmethod
     def _add(nodes: dict[tuple[int, ...], _Node], word: str, ids: tuple[int, ...]) -> None:
         for length, token in enumerate(ids):
-            node = nodes.setdefault(ids[:length], _Node(torch.zeros_like(nodes[()].allowed)))
-            node.allowed[token] = True
+            nodes.setdefault(ids[:length], _Node()).choices.add(token)
         nodes[ids[:-1]].complete[ids[-1]] = word
 
 
@@ -104,9 +101,12 @@ class Sentence:
         self._ended = False
 
     def allowed(self, room: int) -> tuple[Tensor, bool]:
-        """The ids (V,) bool that may come next, of which at most ``room`` are left, and whether they are a question."""
+        """The ids (n,) int64, ascending, that may come next, and whether they are a question.
+
+        At most ``room`` ids are left for the sentence, its closing ones included.
+        """
         if self._ended:
-            return self._grammar.only(self._stop), False
+            return torch.tensor([self._stop]), False
         if not self._begun:
             self._current = self._grammar.terms(self._terms, room - _CLOSING)
         assert self._current is not None

@@ -16,6 +16,7 @@ from open4m.model.config import ModelConfig
 from open4m.precision import plain_attention_is_faster
 
 NORM_EPS = 1e-6
+_CHUNK = 64  # positions by which the past grows
 
 
 def layer_norm(config: ModelConfig, width: int) -> nn.LayerNorm:
@@ -36,6 +37,17 @@ class Mask:
     live: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Segments:
+    """A sequence that falls into parts which do not see each other; inside of a part, all see all.
+
+    Attributes:
+        lengths: of the parts, in order.
+    """
+
+    lengths: tuple[int, ...]
+
+
 def key_mask(valid: Tensor) -> Mask | None:
     """Mask of padded keys, ``valid`` (B, N) bool. None where nothing is padded.
 
@@ -47,11 +59,14 @@ def key_mask(valid: Tensor) -> Mask | None:
     return Mask((valid | ~live)[:, None, None, :], live[:, None, None, :])
 
 
-def target_mask(targets: TokenTargets) -> Mask | None:
+def target_mask(targets: TokenTargets) -> Mask | Segments | None:
     """Mask between decoder positions: own stream only, ``order[j] <= order[i]`` (4M, section 3.2; ``TokenTargets``).
 
     Equal to the published compressed mask with separated modalities. Padding sees itself only. None = all see all.
+    Grids that stand one after the other in all samples are told as segments, whose attention costs only their own size.
     """
+    if segments := _segments(targets):
+        return Segments(segments) if len(segments) > 1 else None
     same = targets.stream[:, :, None] == targets.stream[:, None, :]
     before = targets.order[:, None, :] <= targets.order[:, :, None]
     allowed = same & before & targets.valid[:, None, :]
@@ -59,7 +74,16 @@ def target_mask(targets: TokenTargets) -> Mask | None:
     return None if bool(allowed.all()) else Mask(allowed[:, None])
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, plain: bool | None = None) -> Tensor:
+def _segments(targets: TokenTargets) -> tuple[int, ...]:
+    """Lengths of the streams of ``targets``, if all samples have the same whole grids in a row; else ()."""
+    stream = targets.stream[0]
+    if bool((targets.order != 0).any()) or not bool(targets.valid.all() & (targets.stream == stream).all()):
+        return ()
+    names, lengths = stream.unique_consecutive(return_counts=True)
+    return tuple(lengths.tolist()) if len(names.unique()) == len(names) else ()
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | Segments | None = None, plain: bool | None = None) -> Tensor:
     """Softmax attention with scale K^-0.5.
 
     Args:
@@ -70,6 +94,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None = None, plain: boo
     """
     if k.shape[2] == 0:
         return torch.zeros_like(q)
+    if isinstance(mask, Segments):
+        parts = zip(*(x.split(mask.lengths, dim=2) for x in (q, k, v)), strict=True)
+        return torch.cat([attend(*part, plain=plain) for part in parts], dim=2)
     if plain is None:
         plain = plain_attention_is_faster(q)
     allowed = None if mask is None else mask.allowed
@@ -96,20 +123,48 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-@dataclass
+@dataclass(frozen=True)
 class KeyValues:
-    """Keys and values (B, H, N, K) of one attention, kept between the steps of autoregressive decoding."""
+    """Keys and values (B, H, N, K) of one attention."""
 
     keys: Tensor
     values: Tensor
 
-    def append(self, keys: Tensor, values: Tensor) -> None:
-        """Add positions (B, H, n, K) at the end."""
-        self.keys, self.values = torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
-
     def take(self, rows: Tensor) -> KeyValues:
         """The same for a selection (n,) of samples."""
         return KeyValues(self.keys[rows], self.values[rows])
+
+
+@dataclass
+class Past:
+    """Keys and values of the positions decoded so far; room for more is made in chunks, so that a step copies nothing.
+
+    Attributes:
+        room: keys and values (B, H, room, K), of which the first ``length`` are in use.
+    """
+
+    room: KeyValues
+    length: int = 0
+
+    @classmethod
+    def before(cls, context: KeyValues) -> Past:
+        """Nothing yet, for the samples and heads of ``context``."""
+        return cls(KeyValues(context.keys[:, :, :0], context.values[:, :, :0]))
+
+    def append(self, keys: Tensor, values: Tensor) -> KeyValues:
+        """Add positions (B, H, n, K) at the end; returns all of them."""
+        end = self.length + keys.shape[2]
+        if end > self.room.keys.shape[2]:
+            extra = (0, 0, 0, -(-end // _CHUNK) * _CHUNK - self.room.keys.shape[2])
+            self.room = KeyValues(F.pad(self.room.keys, extra), F.pad(self.room.values, extra))
+        self.room.keys[:, :, self.length : end] = keys
+        self.room.values[:, :, self.length : end] = values
+        self.length = end
+        return KeyValues(self.room.keys[:, :, :end], self.room.values[:, :, :end])
+
+    def take(self, rows: Tensor) -> Past:
+        """The same for a selection (n,) of samples."""
+        return Past(self.room.take(rows), self.length)
 
 
 class QueryKeyNorm(nn.Module):
@@ -136,15 +191,15 @@ class SelfAttention(QueryKeyNorm):
         q, k, v = split_heads(self.qkv(x), self.heads, 3)
         return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
-    def forward(self, x: Tensor, mask: Mask | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask | Segments | None) -> Tensor:
         """(B, N, D) → (B, N, D)."""
         return self.proj(merge_heads(attend(*self.project(x), mask)))
 
-    def step(self, x: Tensor, past: KeyValues) -> Tensor:
+    def step(self, x: Tensor, past: Past) -> Tensor:
         """One new position x (B, 1, D), which sees the ``past`` and itself and becomes part of the past."""
         q, k, v = self.project(x)
-        past.append(k, v)
-        return self.proj(merge_heads(attend(q, past.keys, past.values)))
+        seen = past.append(k, v)
+        return self.proj(merge_heads(attend(q, seen.keys, seen.values)))
 
 
 class CrossAttention(QueryKeyNorm):

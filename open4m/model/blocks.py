@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open4m.errors import GenerationError
-from open4m.model.attention import CrossAttention, KeyValues, Mask, SelfAttention, layer_norm
+from open4m.model.attention import CrossAttention, KeyValues, Mask, Past, Segments, SelfAttention, layer_norm
 from open4m.model.config import ModelConfig
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu}
@@ -83,7 +83,7 @@ def layer_number(layer: int, depth: int) -> int:
 class BlockCache:
     """What one decoder block keeps between autoregressive steps: its own past, and the projected context."""
 
-    past: KeyValues
+    past: Past
     context: KeyValues
 
     def take(self, rows: Tensor) -> BlockCache:
@@ -104,7 +104,9 @@ class DecoderBlock(nn.Module):
         self.norm2 = layer_norm(config, config.dim)
         self.mlp = MLP(config)
 
-    def forward(self, y: Tensor, context: Tensor, self_mask: Mask | None, context_mask: Mask | None) -> Tensor:
+    def forward(
+        self, y: Tensor, context: Tensor, self_mask: Mask | Segments | None, context_mask: Mask | None
+    ) -> Tensor:
         """y (B, M, D), context (B, N, D) → (B, M, D)."""
         y = y + self.self_attn(self.norm1(y), self_mask)
         return self._finish(y, self._project(context), context_mask)
@@ -112,7 +114,7 @@ class DecoderBlock(nn.Module):
     def start(self, context: Tensor) -> BlockCache:
         """An empty past for ``context`` (B, N, D)."""
         projected = self._project(context)
-        return BlockCache(KeyValues(projected.keys[:, :, :0], projected.values[:, :, :0]), projected)
+        return BlockCache(Past.before(projected), projected)
 
     def step(self, y: Tensor, cache: BlockCache, context_mask: Mask | None) -> Tensor:
         """One new position y (B, 1, D) after those in ``cache``, which is brought up to date."""

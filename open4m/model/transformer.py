@@ -148,14 +148,14 @@ class FourM(nn.Module):
             y = cast(DecoderBlock, block).step(y, state, context_mask)
         return self.decoder_norm(y)
 
-    def logits(self, hidden: Tensor, stream: str | int) -> Tensor:
-        """Logits (…, V) over the ids of ``stream`` (name or index) from hidden states (…, D)."""
+    def logits(self, hidden: Tensor, stream: str | int, ids: Tensor | None = None) -> Tensor:
+        """Logits (…, V) over the ids of ``stream`` (name or index), or (…, n) of ``ids`` (n,), from states (…, D)."""
         spec = self.config.stream(stream) if isinstance(stream, str) else self.config.streams[stream]
         if not spec.is_target:
             raise DataError(f"{spec.name} is an input of this model, not a target.")
-        if self.config.tied_output:
-            return F.linear(hidden, cast(nn.Embedding, self.decoder_tables[spec.table]).weight)
-        return self.heads[spec.name](hidden)
+        head = self.decoder_tables[spec.table] if self.config.tied_output else self.heads[spec.name]
+        weight = cast(Tensor, head.weight)
+        return F.linear(hidden, weight if ids is None else weight[ids])
 
     def forward(self, batch: TokenBatch) -> list[StreamPrediction]:
         """Predictions for the target streams that are present, in the order of ``config.streams``."""

@@ -65,7 +65,7 @@ def random_sentence(grammar: Grammar, room: int, rng: np.random.Generator) -> li
     assert sentence is not None
     ids: list[int] = []
     while not ids or ids[-1] != stop:
-        allowed = sentence.allowed(room - len(ids))[0].nonzero()[:, 0].tolist()
+        allowed = sentence.allowed(room - len(ids))[0].tolist()
         assert allowed, text_tokenizer().decode(ids)
         ids.append(int(rng.choice(allowed)))
         sentence.write(ids[-1])

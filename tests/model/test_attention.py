@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from open4m.batch import TokenTargets
-from open4m.model.attention import attend, key_mask, target_mask
+from open4m.model.attention import KeyValues, Mask, Past, Segments, attend, key_mask, target_mask
 
 
 def tensors(seed: int, queries: int, keys: int) -> list[torch.Tensor]:
@@ -75,6 +75,8 @@ def allowed(stream: list[int], order: list[int], valid: list[int]) -> list[list[
         torch.tensor([stream]), zeros, zeros, zeros, torch.tensor([order]), torch.tensor([valid]).bool()
     )
     mask = target_mask(targets)
+    if isinstance(mask, Segments):
+        return torch.block_diag(*(torch.ones(n, n) for n in mask.lengths)).int().tolist()
     return None if mask is None else mask.allowed[0, 0].int().tolist()
 
 
@@ -86,3 +88,39 @@ def test_target_masks() -> None:
         [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1],
     ]  # fmt: skip
     assert allowed([1, 1, 1], [0, 0, 0], [1, 1, 0]) == [[1, 1, 0], [1, 1, 0], [1, 1, 1]]
+    assert allowed([1, 2, 1], [0, 0, 0], [1, 1, 1]) == [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 1000), st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_segments_attend_as_their_mask_says(seed: int, lengths: list[int]) -> None:
+    q, k, v = tensors(seed, sum(lengths), sum(lengths))
+    mask = torch.block_diag(*(torch.ones(n, n) for n in lengths)).bool()
+    wanted = attend(q, k, v, Mask(mask[None, None]), plain=True)
+    torch.testing.assert_close(attend(q, k, v, Segments(tuple(lengths))), wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_grids_in_a_row_are_segments_only_if_all_samples_have_the_same() -> None:
+    def mask(streams: list[list[int]], valid: bool = True) -> Mask | Segments | None:
+        stream = torch.tensor(streams)
+        zero = torch.zeros_like(stream)
+        return target_mask(TokenTargets(stream, zero, zero, zero, zero, torch.full_like(stream, valid).bool()))
+
+    assert mask([[3, 3, 1], [3, 3, 1]]) == Segments((2, 1))
+    assert isinstance(mask([[3, 3, 1], [3, 1, 1]]), Mask)
+    assert isinstance(mask([[3, 3, 1], [3, 3, 1]], valid=False), Mask)
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=4), st.integers(0, 1000))
+def test_the_past_holds_what_was_added_whatever_its_room(steps: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    given = [torch.randn(2, 3, 2, n, 4, generator=generator) for n in steps]
+    past = Past.before(KeyValues(given[0][0], given[0][1]))
+    for number, (keys, values) in enumerate(given, 1):
+        seen = past.append(keys, values)
+        whole = torch.cat(given[:number], dim=3)
+        assert torch.equal(seen.keys, whole[0]) and torch.equal(seen.values, whole[1])
+    rows = torch.tensor([2, 0])
+    after = past.take(rows).append(given[0][0][rows], given[0][1][rows])
+    assert torch.equal(after.keys, torch.cat([*given, given[0]], dim=3)[0][rows])
+    assert past.length == sum(steps)  # a selection leaves the original as it was
