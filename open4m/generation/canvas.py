@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -122,6 +123,12 @@ class Canvas:
         return self._with(name, other.tracks[name])
 
     # -- asking ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def visible(self) -> int:
+        """How many positions the encoder sees, of the sample with the most."""
+        counts = [track.known.sum(dim=1) for track in self.tracks.values()]
+        return int(torch.stack(counts).sum(dim=0).max()) if counts and self.batch else 0
+
     def spec(self, name: str, kind: StreamKind | None = None) -> StreamSpec:
         """The stream called ``name``; an error if it is unknown or not of ``kind``."""
         for spec in self.streams:

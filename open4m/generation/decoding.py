@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from open4m.batch import TokenTargets
-from open4m.generation.canvas import Canvas, grid_targets, span_bounds, stack
+from open4m.generation.canvas import Canvas, span_bounds
 from open4m.generation.grammar import Grammar
+from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.sampling import Sampler, uniforms
-from open4m.model import DecoderCache, FourM
-
-Weights = float | Mapping[str, float]
-"""Guidance: one weight for all conditions together, or one for each of several conditions."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """What the passes of guidance see of one canvas, and how their logits are mixed.
-
-    Attributes:
-        canvases: the canvas alone; or first the unconditional one, then one for each weight.
-        weights: () or w_i of ``l = l_u + Σ w_i (l_i − l_u)``.
-    """
-
-    canvases: tuple[Canvas, ...]
-    weights: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, canvas: Canvas, guidance: Weights, conditions: Collection[str]) -> Views:
-        """Views of ``canvas``.
-
-        A single weight contrasts it with the canvas without ``conditions`` (as :meth:`Canvas.unconditional` hides
-        them); weight 1, or no condition present, needs no second pass. A mapping stream → weight contrasts each of
-        its streams alone with none of them; streams it does not name are visible to all.
-        """
-        if isinstance(guidance, Mapping):
-            present = [name for name in guidance if name in canvas.tracks]
-            alone = [canvas.without([n for n in present if n != name]) for name in present]
-            if not present:
-                return cls((canvas,))
-            return cls((canvas.without(present), *alone), tuple(float(guidance[n]) for n in present))
-        if guidance == 1.0 or not any(name in canvas.tracks for name in conditions):
-            return cls((canvas,))
-        return cls((canvas.unconditional(conditions), canvas), (float(guidance),))
-
-    def mix(self, logits: Tensor) -> Tensor:
-        """Logits (views, …) of all views → (…)."""
-        base = logits[0]
-        mixed = base
-        for weight, guided in zip(self.weights, logits[1:], strict=True):
-            mixed = mixed + weight * (guided - base)
-        return mixed
+from open4m.model import DecoderCache
 
 
 # -- grids ----------------------------------------------------------------------------------------------------------
@@ -103,25 +63,8 @@ class GridStep:
     sampler: Sampler
 
 
-@torch.inference_mode()
-def predict(model: FourM, views: Views, requests: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Mixed logits (B, K, V) float32 at positions (B, K) of grid streams; one encoder and one decoder pass for all.
-
-    Exact for any number of streams, since decoder positions of different streams do not see each other.
-    """
-    device, count = model.mask_token.device, len(views.canvases)
-    encoded = model.encode(stack(views.canvases).inputs(device))
-    indexed = [(model.config.index(name), positions.repeat(count, 1)) for name, positions in requests.items()]
-    hidden = model.decode(grid_targets(indexed, device), encoded)
-    parts = hidden.split([positions.shape[1] for _, positions in indexed], dim=1)
-    return {
-        name: views.mix(model.logits(part, name).float().unflatten(0, (count, -1)))
-        for name, part in zip(requests, parts, strict=True)
-    }
-
-
 def fill_grid(
-    model: FourM,
+    passes: Passes,
     canvas: Canvas,
     stream: str,
     scheme: Literal["maskgit", "roar"],
@@ -148,7 +91,7 @@ def fill_grid(
         positions = canvas.open_positions(stream)
         if scheme == "roar":
             positions = choose(Candidates(number, step.count, positions))
-        logits = predict(model, guide(canvas), {stream: positions})[stream]
+        ((_, logits),) = predict(passes, guide(canvas), {stream: positions})
         ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)
         if scheme == "maskgit":
             kept = choose(Candidates(number, step.count, positions, ids, confidence))
@@ -199,7 +142,7 @@ class SequenceJob:
 
 
 @torch.inference_mode()
-def write_sequences(model: FourM, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> list[list[list[int]]]:
+def write_sequences(passes: Passes, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> list[list[list[int]]]:
     """Autoregressive decoding of all jobs and samples as rows of one batch, with cached keys and values.
 
     Jobs with the same canvas share its encoding. A row starts with the first sentinel of its input and ends after the
@@ -208,7 +151,7 @@ def write_sequences(model: FourM, jobs: Sequence[SequenceJob], seeds: Sequence[i
     Returns:
         for each job and sample the generated ids, beginning with the first sentinel.
     """
-    writer = _Writer(model, jobs, seeds)
+    writer = _Writer(passes, jobs, seeds)
     while writer.active:
         writer.step()
     size = len(seeds)
@@ -218,8 +161,8 @@ def write_sequences(model: FourM, jobs: Sequence[SequenceJob], seeds: Sequence[i
 class _Writer:
     """State of :func:`write_sequences`. Row = job · B + sample; the model sees each row once per view."""
 
-    def __init__(self, model: FourM, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> None:
-        self.model, self.jobs, self.size = model, jobs, len(seeds)
+    def __init__(self, passes: Passes, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> None:
+        self.model, self.jobs, self.size = passes.model, jobs, len(seeds)
         self.views = len(jobs[0].views.canvases)
         given = [job.views.canvases[-1].sequence(job.stream, row) for job in jobs for row in range(self.size)]
         bounds = [span_bounds(ids, jobs[row // self.size].stream) for row, ids in enumerate(given)]
@@ -230,51 +173,65 @@ class _Writer:
             for row, ids in enumerate(given)
         ]
         self.uniform = [u for job in jobs for u in uniforms(seeds, job.key, 0, job.limit)]
-        self.indices = [model.config.index(job.stream) for job in jobs]
+        self.indices = [self.model.config.index(job.stream) for job in jobs]
         self.active = [row for row in range(len(bounds)) if jobs[row // self.size].limit > 0]
-        canvases = [job.views.canvases[view] for view in range(self.views) for job in jobs]
-        self.cache = self._encode(canvases)
+        alike = [(job.stream, job.sampler, job.views.weights) for job in jobs]
+        self.leader = [alike.index(settings) for settings in alike]
+        self.cache = self._encode(passes)
 
-    def _encode(self, canvases: Sequence[Canvas]) -> DecoderCache:
-        """The rows of all canvases, one after the other; each different canvas is encoded once."""
+    def _encode(self, passes: Passes) -> DecoderCache:
+        """The context of every row, once per view; each different canvas is encoded and projected once."""
+        canvases = [job.views.canvases[view] for view in range(self.views) for job in self.jobs]
         different = list({id(canvas): canvas for canvas in canvases}.values())
-        device = self.model.mask_token.device
-        cache = self.model.start_decoding(self.model.encode(stack(different).inputs(device)))
+        cache = self.model.start_decoding(passes.encode(different))
         if len(different) == len(canvases):
             return cache
         place = {id(canvas): number for number, canvas in enumerate(different)}
         rows = [place[id(canvas)] * self.size + row for canvas in canvases for row in range(self.size)]
-        return cache.take(torch.tensor(rows, dtype=torch.int64, device=device))
+        return cache.take(torch.tensor(rows, dtype=torch.int64, device=passes.device))
 
     def step(self) -> None:
         """Write one more id in every active row, then drop the rows that are finished."""
         hidden = self.model.decode_next(self._targets(), self.cache)[:, 0].unflatten(0, (self.views, -1))
-        for number, job in enumerate(self.jobs):
-            places = [place for place, row in enumerate(self.active) if row // self.size == number]
-            if not places:
-                continue
+        for leader, group in groupby(sorted(range(len(self.active)), key=self._leader_at), key=self._leader_at):
+            places = list(group)
             rows = [self.active[place] for place in places]
-            logits = job.views.mix(self.model.logits(hidden[:, places], job.stream).float())
-            for row, token in zip(rows, self._draw(job, rows, logits), strict=True):
+            drawn = self._draw(self.jobs[leader], rows, hidden[:, places])
+            for row, token in zip(rows, drawn, strict=True):
                 self.written[row].append(token)
                 sentence = self.sentences[row]
                 if sentence is not None:
                     sentence.write(token)
         self._drop_finished()
 
-    def _draw(self, job: SequenceJob, rows: list[int], logits: Tensor) -> list[int]:
-        """The next id of ``rows`` from their logits (rows, V), as the sentences allow."""
-        questions = torch.zeros(len(rows), dtype=torch.bool)
-        for place, row in enumerate(rows):
-            sentence = self.sentences[row]
-            if sentence is not None:
-                allowed, questions[place] = sentence.allowed(job.limit + 1 - len(self.written[row]))
-                logits[place] = logits[place].masked_fill(~allowed.to(logits.device), -torch.inf)
-        uniform = torch.stack([self.uniform[row][len(self.written[row]) - 1] for row in rows]).to(logits.device)
-        ids, _ = job.sampler(logits, uniform)
+    def _leader_at(self, place: int) -> int:
+        """The first job that reads and draws as the one of an active row does: all of them are served together."""
+        return self.leader[self.active[place] // self.size]
+
+    def _draw(self, job: SequenceJob, rows: list[int], hidden: Tensor) -> list[int]:
+        """The next id of ``rows`` from their states (views, rows, D); logits only of ids that a sentence can reach."""
+        device = hidden.device
+        reach = [self._reach(row) for row in rows]
+        ids = None
+        if all(allowed is not None for allowed, _ in reach):
+            ids = torch.cat([allowed for allowed, _ in reach if allowed is not None]).unique()
+        logits = job.views.mix(self.model.logits(hidden, job.stream, None if ids is None else ids.to(device)).float())
+        for place, (allowed, _) in enumerate(reach):
+            if allowed is not None and len(allowed) < logits.shape[1]:
+                kept = allowed if ids is None else torch.searchsorted(ids, allowed)
+                logits[place] = _only(logits[place], kept.to(device))
+        uniform = torch.stack([self.uniform[row][len(self.written[row]) - 1] for row in rows]).to(device)
+        vocabulary = self.model.config.stream(job.stream).vocab_size
+        drawn, _ = (job.sampler if ids is None else _absolute(job.sampler, vocabulary))(logits, uniform)
+        questions = torch.tensor([asks for _, asks in reach], device=device)
         if questions.any():
-            ids = torch.where(questions.to(ids.device), QUESTIONS(logits, uniform)[0], ids)
-        return ids.tolist()
+            drawn = torch.where(questions, QUESTIONS(logits, uniform)[0], drawn)
+        return drawn.tolist() if ids is None else ids[drawn.cpu()].tolist()
+
+    def _reach(self, row: int) -> tuple[Tensor | None, bool]:
+        """The ids that may come next in a row (None = all), and whether they are a question."""
+        sentence, job = self.sentences[row], self.jobs[row // self.size]
+        return (None, False) if sentence is None else sentence.allowed(job.limit + 1 - len(self.written[row]))
 
     def _targets(self) -> TokenTargets:
         """The newest id of every active row, once per view."""
@@ -299,3 +256,15 @@ class _Writer:
             rows = [view * len(self.active) + place for view in range(self.views) for place in kept]
             self.cache = self.cache.take(torch.tensor(rows, dtype=torch.int64, device=self.cache.valid.device))
             self.active = [self.active[place] for place in kept]
+
+
+def _only(logits: Tensor, ids: Tensor) -> Tensor:
+    """Logits (V,) that are −∞ everywhere but at ``ids``."""
+    return torch.full_like(logits, -torch.inf).index_copy(0, ids, logits[ids])
+
+
+def _absolute(sampler: Sampler, vocabulary: int) -> Sampler:
+    """The same sampler for logits of a part of the vocabulary: a share of it becomes a number of ids."""
+    if isinstance(sampler.top_k, float) and sampler.top_k:
+        return replace(sampler, top_k=max(1, int(sampler.top_k * vocabulary)))
+    return sampler

@@ -9,11 +9,11 @@ from itertools import groupby
 from torch import Tensor
 
 from open4m.generation.canvas import Canvas
-from open4m.generation.decoding import SequenceJob, Views, draw, fill_grid, predict, write_sequences
+from open4m.generation.decoding import SequenceJob, draw, fill_grid, write_sequences
 from open4m.generation.grammar import grammar_of
+from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.modalities.registry import get_modality
-from open4m.model import FourM
 from open4m.tokenizers.text import TextTokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -39,7 +39,7 @@ class Outcome:
 def run(
     plan: Plan,
     canvas: Canvas,
-    model: FourM,
+    passes: Passes,
     seeds: Sequence[int],
     text: TextTokenizer | None = None,
     progress: Progress | None = None,
@@ -54,12 +54,12 @@ def run(
             Independent: every target on ``canvas``; one-step targets that are guided alike share one encoder and one
             decoder pass, all sequences are rows of one batch.
         canvas: the inputs of B samples.
-        model: a trained model.
+        passes: of a trained model.
         seeds: one per sample.
         text: merges generated spans into their sequence; needed for sequence targets.
         progress: told about finished targets.
     """
-    runner = _Runner(model, seeds, text)
+    runner = _Runner(passes, seeds, text)
     done = 0
     outcome = Outcome(canvas)
     for group in [[t] for t in plan.targets] if plan.chained else _companies(plan.targets):
@@ -90,7 +90,7 @@ def _companies(targets: Iterable[TargetPlan]) -> list[list[TargetPlan]]:
 
 @dataclass(frozen=True)
 class _Runner:
-    model: FourM
+    passes: Passes
     seeds: Sequence[int]
     text: TextTokenizer | None
 
@@ -110,23 +110,20 @@ class _Runner:
         def guide(state: Canvas) -> Views:
             return Views.of(state, target.guidance, target.conditions)
 
-        return fill_grid(self.model, canvas, target.stream, scheme, steps, guide, self.seeds)
+        return fill_grid(self.passes, canvas, target.stream, scheme, steps, guide, self.seeds)
 
     def grids_at_once(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
         """One-step grid targets that are guided alike: one encoder and one decoder pass for all of them."""
         requests = {target.stream: canvas.open_positions(target.stream) for target in group}
         views = Views.of(canvas, group[0].guidance, group[0].conditions)
-        logits = predict(self.model, views, requests)
         outcome = Outcome(canvas)
-        for target in group:
-            name, positions = target.stream, requests[target.stream]
-            ids, _ = draw(
-                logits[name], target.grid_steps(positions.shape[1])[0].sampler, self.seeds, name, 0, positions
-            )
+        for target, (name, logits) in zip(group, predict(self.passes, views, requests), strict=True):
+            positions = requests[name]
+            ids, _ = draw(logits, target.grid_steps(positions.shape[1])[0].sampler, self.seeds, name, 0, positions)
             complete = positions.shape[1] == canvas.spec(name).max_tokens
             outcome.canvas = outcome.canvas.fix(name, positions, ids)
             if target.decode == "expected" and complete:
-                outcome.probabilities[name] = logits[name].softmax(dim=-1).cpu()
+                outcome.probabilities[name] = logits.softmax(dim=-1).cpu()
         return outcome
 
     def sequences(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
@@ -141,7 +138,7 @@ class _Runner:
                 SequenceJob(target.stream, views, target.sampler, target.tokens - 1, grammar, repeat)
                 for repeat in range(target.repeats)
             ]
-        written = iter(write_sequences(self.model, jobs, self.seeds))
+        written = iter(write_sequences(self.passes, jobs, self.seeds))
         for target, start in zip(group, starts, strict=True):
             begun = [start.sequence(target.stream, row) for row in range(start.batch)]
             runs = [list(map(self.text.merge_spans, begun, next(written))) for _ in range(target.repeats)]

@@ -18,6 +18,7 @@ from open4m.generation.defaults import input_stream, make_plan, modalities, targ
 from open4m.generation.engine import Progress, run
 from open4m.generation.features import Pool, encoder_features, first_sample
 from open4m.generation.inputs import InputReader
+from open4m.generation.passes import Passes
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.result import Result
 from open4m.generation.super_resolution import low_resolution, upscaling_plan
@@ -102,6 +103,7 @@ class AnyToAny:
             )
         self.bundle = bundle
         self.codecs = Codecs(bundle)
+        self._passes = Passes(bundle.model)
         self._reader = InputReader(bundle, self.codecs)
         bundle.model.eval()
 
@@ -159,7 +161,7 @@ class AnyToAny:
         self._check(plan, targets, streams, given.canvas)
         seeds = _seeds(seed, given.canvas.batch)
         finer = super_resolution.plan_upscale(plan) if super_resolution is not None else None  # before any work
-        outcome = run(plan, given.canvas, self.bundle.model, seeds, self.bundle.text, progress)
+        outcome = run(plan, given.canvas, self._passes, seeds, self.bundle.text, progress)
         result = Result(plan, outcome, self.codecs, seeds, given, fit)
         return result if super_resolution is None else super_resolution.upscale(result, plan=finer, progress=progress)
 
@@ -184,7 +186,7 @@ class AnyToAny:
         plan = plan or self.plan_upscale(result.plan)
         self._check(plan, None, tuple(canvas.tracks), canvas)
         seeds = [seed + 1 for seed in result.seeds]  # as published
-        outcome = run(plan, canvas, self.bundle.model, seeds, self.bundle.text, progress)
+        outcome = run(plan, canvas, self._passes, seeds, self.bundle.text, progress)
         return result.with_finer(plan, outcome, self.codecs)
 
     def view(self, values: Mapping[str, Any], fit: Fit = "crop") -> dict[str, Any]:

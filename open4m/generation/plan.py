@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from open4m.errors import GenerationError, UnknownNameError
-from open4m.generation.decoding import GridStep, Weights
+from open4m.generation.decoding import GridStep
+from open4m.generation.passes import Weights
 from open4m.generation.sampling import Sampler
 from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
 

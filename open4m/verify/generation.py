@@ -11,7 +11,8 @@ from torch import Tensor
 
 from open4m.errors import DataError
 from open4m.generation.canvas import Canvas
-from open4m.generation.decoding import Candidates, GridStep, SequenceJob, Views, Weights, fill_grid, write_sequences
+from open4m.generation.decoding import Candidates, GridStep, SequenceJob, fill_grid, write_sequences
+from open4m.generation.passes import Passes, Views, Weights
 from open4m.generation.sampling import Sampler
 from open4m.hub.bundle import load_bundle
 from open4m.model import FourM
@@ -83,7 +84,7 @@ class _Scenario:
         settings = steps[0]
         forced = _Forced(self.name, first, self.tensors, self.report)
         done = fill_grid(
-            self.model,
+            Passes(self.model),
             state,
             stream,
             settings["scheme"],
@@ -98,7 +99,9 @@ class _Scenario:
     def write(self, state: Canvas, stream: str, step: Any, slots: int) -> Canvas:
         """A sequence; rows that stop before the others are shorter than the recorded ones."""
         views = Views.of(state, step["cfg_scale"], step["cfg_cond_domains"])
-        (written,) = write_sequences(self.model, [SequenceJob(stream, views, GREEDY, slots)], range(state.batch))
+        (written,) = write_sequences(
+            Passes(self.model), [SequenceJob(stream, views, GREEDY, slots)], range(state.batch)
+        )
         name, key = self.name, f"{self.name}.generated_ids_before_merge"
         if key in self.tensors:
             ids = self.tensors[key].tolist()
@@ -167,7 +170,6 @@ def _check_multi_guided(entry: Any, model: FourM, tensors: Entries, report: Repo
     guidance: Weights = dict(zip(names, entry["weights"], strict=True))
     steps = [GridStep(count, GREEDY) for count in entry["token_schedule"]]
     forced = _Forced(scenario, 0, tensors, report)
-    done = fill_grid(
-        model, canvas, target, entry["scheme"], steps, lambda c: Views.of(c, guidance, ()), range(canvas.batch), forced
-    )
+    seeds, passes = range(canvas.batch), Passes(model)
+    done = fill_grid(passes, canvas, target, entry["scheme"], steps, lambda c: Views.of(c, guidance, ()), seeds, forced)
     forced.check(done, target, len(steps))

@@ -12,13 +12,12 @@ from open4m.generation.decoding import (
     Candidates,
     GridStep,
     SequenceJob,
-    Views,
     fill_grid,
     most_confident,
-    predict,
     random_order,
     write_sequences,
 )
+from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.sampling import Sampler
 from open4m.generation.schedules import token_schedule
 from open4m.modalities.rgb import Rgb
@@ -36,28 +35,31 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
 
 
+def logits(views: Views, requests: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return dict(predict(Passes(bundle().model), views, requests))
+
+
 def test_targets_that_share_a_pass_do_not_see_each_other() -> None:
-    model = bundle().model
-    together = predict(model, Views((canvas(),)), {DEPTH: ALL, NORMAL: ALL[:, 3:9]})
-    close(together[DEPTH], predict(model, Views((canvas(),)), {DEPTH: ALL})[DEPTH])
-    close(together[NORMAL], predict(model, Views((canvas(),)), {NORMAL: ALL[:, 3:9]})[NORMAL])
+    together = logits(Views((canvas(),)), {DEPTH: ALL, NORMAL: ALL[:, 3:9]})
+    close(together[DEPTH], logits(Views((canvas(),)), {DEPTH: ALL})[DEPTH])
+    close(together[NORMAL], logits(Views((canvas(),)), {NORMAL: ALL[:, 3:9]})[NORMAL])
 
 
 def test_guidance_mixes_separate_passes() -> None:
-    model, state = bundle().model, canvas().with_sequences("caption", [[4300, 3], [4301, 4302]])
+    state = canvas().with_sequences("caption", [[4300, 3], [4301, 4302]])
 
     def alone(c: Canvas) -> torch.Tensor:
-        return predict(model, Views((c,)), {DEPTH: ALL})[DEPTH]
+        return logits(Views((c,)), {DEPTH: ALL})[DEPTH]
 
     conditional, unconditional = alone(state), alone(state.unconditional([RGB, "caption"]))
-    guided = predict(model, Views.of(state, 2.5, (RGB, "caption")), {DEPTH: ALL})[DEPTH]
+    guided = logits(Views.of(state, 2.5, (RGB, "caption")), {DEPTH: ALL})[DEPTH]
     close(guided, unconditional + 2.5 * (conditional - unconditional))
     nothing, rgb, caption = (
         alone(state.without([RGB, "caption"])),
         alone(state.without(["caption"])),
         alone(state.without([RGB])),
     )
-    several = predict(model, Views.of(state, {RGB: 2.0, "caption": -0.5}, ()), {DEPTH: ALL})[DEPTH]
+    several = logits(Views.of(state, {RGB: 2.0, "caption": -0.5}, ()), {DEPTH: ALL})[DEPTH]
     close(several, nothing + 2.0 * (rgb - nothing) - 0.5 * (caption - nothing))
 
 
@@ -73,7 +75,7 @@ def test_given_tokens_stay_and_the_rest_is_filled(scheme: str) -> None:
     ids = torch.randint(0, 24, (2, 16), generator=torch.Generator().manual_seed(0))
     start = canvas().with_tokens(DEPTH, ids, known)
     steps = [GridStep(k, Sampler(1.0)) for k in token_schedule("cosine", 5, 12)]
-    done = fill_grid(bundle().model, start, DEPTH, scheme, steps, lambda c: Views((c,)), [3, 4])  # type: ignore[arg-type]
+    done = fill_grid(Passes(bundle().model), start, DEPTH, scheme, steps, lambda c: Views((c,)), [3, 4])  # type: ignore[arg-type]
     assert done.tracks[DEPTH].known.all()
     assert torch.equal(done.tracks[DEPTH].ids[known], ids[known])
 
@@ -120,11 +122,11 @@ def test_sequences_written_together_equal_those_written_alone() -> None:
         return SequenceJob(name, Views((canvas().opened(name),)), Sampler(0.8, top_p=0.9), limit)
 
     jobs = [job("caption", 12), job("color_palette", 5), job("metadata", 20)]
-    together = write_sequences(model, jobs, [7, 8])
-    assert together == [write_sequences(model, [j], [7, 8])[0] for j in jobs]
+    together = write_sequences(Passes(model), jobs, [7, 8])
+    assert together == [write_sequences(Passes(model), [j], [7, 8])[0] for j in jobs]
     assert [max(len(row) for row in rows) - 1 for rows in together] == [12, 5, 20]
     alone = SequenceJob("caption", Views((canvas().take([1]).opened("caption"),)), Sampler(0.8, top_p=0.9), 12)
-    assert write_sequences(model, [alone], [8])[0][0] == together[0][1]
+    assert write_sequences(Passes(model), [alone], [8])[0][0] == together[0][1]
 
 
 def test_repeats_share_an_encoding_and_draw_anew() -> None:
@@ -134,10 +136,10 @@ def test_repeats_share_an_encoding_and_draw_anew() -> None:
     encode = model.encode
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "encode", lambda inputs: counted.append(len(inputs.token)) or encode(inputs))
-        repeats = write_sequences(model, jobs, [7, 8])
+        repeats = write_sequences(Passes(model), jobs, [7, 8])
     assert counted == [2]  # two samples, not six
-    assert repeats[0] == write_sequences(model, jobs[:1], [7, 8])[0]
-    assert repeats[2] == write_sequences(model, jobs[2:], [7, 8])[0]
+    assert repeats[0] == write_sequences(Passes(model), jobs[:1], [7, 8])[0]
+    assert repeats[2] == write_sequences(Passes(model), jobs[2:], [7, 8])[0]
     assert repeats[0] != repeats[1] != repeats[2]
 
 
@@ -156,4 +158,4 @@ def test_rows_stop_at_their_own_closing_sentinel() -> None:
     state = canvas().with_sequences("caption", [[5], [4300, 5, 4301, 6]])
     script = Script([4290, 4291], [6, 6], [4292], [7])
     job = SequenceJob("caption", Views((state,)), script, 30)  # type: ignore[arg-type]
-    assert write_sequences(bundle().model, [job], [0, 1]) == [[[5, 4290, 6], [5, 4291, 6, 4292, 7]]]
+    assert write_sequences(Passes(bundle().model), [job], [0, 1]) == [[[5, 4290, 6], [5, 4291, 6, 4292, 7]]]
