@@ -8,7 +8,7 @@ from torch import Tensor
 from open4m.errors import CheckpointError
 from open4m.tokenizers.base import Tokenizer, TokenizerOutput, initialise
 from open4m.tokenizers.config import Backbone, DiffusionConfig
-from open4m.tokenizers.diffusion import Diffusion, Sampling, ddim, ddpm, signal_levels
+from open4m.tokenizers.diffusion import Diffusion, Sampling, ddim, ddpm, dpm_solver, signal_levels
 from open4m.tokenizers.unet import UNet
 
 
@@ -42,10 +42,14 @@ class DiVAE(Tokenizer):
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             return self.decoder(x, t, codes)
 
-        if self.config.scheduler == "ddim":
-            x = ddim(self.diffusion, denoise, draw(), sampling.steps, sampling.spacing)
-        else:
-            x = ddpm(self.diffusion, denoise, draw(), sampling.steps, draw)
+        solver = sampling.solver or self.config.scheduler
+        match solver:
+            case "ddim":
+                x = ddim(self.diffusion, denoise, draw(), sampling.steps, sampling.spacing)
+            case "dpm++":
+                x = dpm_solver(self.diffusion, denoise, draw(), sampling.steps)
+            case _:
+                x = ddpm(self.diffusion, denoise, draw(), sampling.steps, draw)
         return x * self.config.input_scale
 
     def forward(self, x: Tensor) -> TokenizerOutput:

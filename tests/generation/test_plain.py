@@ -1,4 +1,4 @@
-"""Every fast path decides what the plain algorithm decides (benchmarks/plain.py): token for token, or in distribution."""
+"""Every fast path decides what the plain algorithm decides (benchmarks.plain): same tokens, or same distribution."""
 
 from __future__ import annotations
 

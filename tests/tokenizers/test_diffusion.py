@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from open4m.errors import CheckpointError, GenerationError
-from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm, signal_levels, time_steps
+from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm, dpm_solver, signal_levels, time_steps
 from tests.reference import verified
 
 SCHEDULES = ("linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2", "shifted_cosine:0.5", "shifted_cosine:1.0")
@@ -91,6 +91,7 @@ def test_perfect_networks_restore_the_value(prediction: str, spacing: Spacing, s
 
     if spacing != "linspace" or steps != 3:  # its last stride overshoots: 99, 49, 0 by strides of 33
         assert_close(ddim(diffusion, perfect, draw(), steps, spacing), x0, atol=1e-4, rtol=0)
+    assert_close(dpm_solver(diffusion, perfect, draw(), steps), x0, atol=1e-4, rtol=0)
     if spacing == "leading":
         assert_close(ddpm(diffusion, perfect, draw(), steps, draw), x0, atol=1e-4, rtol=0)
 
@@ -120,3 +121,45 @@ def test_noise_of_a_sample_does_not_depend_on_its_batch() -> None:
     assert torch.equal(same[0], same[1])
     with pytest.raises(GenerationError, match="2 seeds given for 3 samples"):
         Sampling(seed=(1, 2)).noise_source(3, shape, device)
+
+
+@pytest.mark.parametrize("prediction", ["sample", "v_prediction"])
+@pytest.mark.parametrize("schedule", ["linear", "shifted_cosine:0.5"])
+def test_the_second_order_solver_needs_fewer_steps(prediction: str, schedule: str) -> None:
+    """Against the exact path of a mixture of two normal distributions, of which the best denoiser is known."""
+    diffusion = Diffusion(signal_levels(schedule, 1000, True), prediction, clip=False)
+    means, deviation = torch.tensor([-0.6, 0.5]), 0.15
+
+    def best(x: Tensor, t: Tensor) -> Tensor:
+        level = diffusion.levels[t].view(-1, 1, 1, 1, 1)
+        signal, variance = level.sqrt(), level * deviation**2 + 1 - level
+        gap = x[..., None] - signal * means
+        share = (-gap.square() / (2 * variance)).softmax(dim=-1)
+        x0 = (share * (means + signal * deviation**2 / variance * gap)).sum(dim=-1)
+        level = level[..., 0]
+        return diffusion.target(x0, (x - level.sqrt() * x0) / (1 - level).sqrt(), t)
+
+    noise = torch.randn(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    exact = ddim(diffusion, best, noise, 1000, "trailing")
+
+    def error(found: Tensor) -> float:
+        return float((found - exact).square().mean().sqrt())
+
+    first = {steps: error(ddim(diffusion, best, noise, steps, "trailing")) for steps in (10, 20, 50)}
+    second = {steps: error(dpm_solver(diffusion, best, noise, steps)) for steps in (10, 12, 20, 200)}
+    assert second[200] < 0.003 and second[20] < second[10] < first[10]  # in the limit both are the same path
+    assert second[20] < first[20] / 2
+    if schedule == "linear":  # that of the published decoders
+        assert second[12] < first[50]
+
+
+def test_the_solver_visits_falling_levels() -> None:
+    for schedule in SCHEDULES:
+        for zero in (True, False):
+            diffusion = Diffusion(signal_levels(schedule, 100, zero), "sample", clip=False)
+            for steps in (1, 2, 7, 100):
+                visited = diffusion.solver_levels(steps)
+                assert visited == sorted(set(visited), reverse=True)
+                assert visited[0] == 99 and visited[-1] >= 0 and len(visited) <= steps
+    with pytest.raises(GenerationError, match="expected 1…100"):
+        diffusion.solver_levels(101)
