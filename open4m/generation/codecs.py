@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +31,27 @@ def _merged_instances(instances: Sequence[Instance], tokenizer: Tokenizer) -> li
 
 _INSIDE_TEXT = {"human_poses": (encode_people, decode_people), "sam_instance": (encode_instances, _merged_instances)}
 """Modalities whose words carry ids of a tokenizer of their own: how the ids are made and read."""
+
+
+_DECODED_TOGETHER = 8
+"""Values that go through a tokenizer at once: diffusion decoders take much memory for each."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What is to become a value.
+
+    Attributes:
+        spec: the stream.
+        ids: (L,) int64.
+        probabilities: (L, K) for the value of the mean code of every position, instead of that of ``ids``.
+        seed: of the noise that a diffusion decoder starts from.
+    """
+
+    spec: StreamSpec
+    ids: Tensor
+    probabilities: Tensor | None = None
+    seed: int = 0
 
 
 class Codecs:
@@ -88,30 +110,48 @@ class Codecs:
 
     # -- ids → values -----------------------------------------------------------------------------------------------
     def value(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None = None, seed: int = 0) -> Any:
-        """The value that ``ids`` (L,) say; with ``probabilities`` (L, K) through the mean code of every position.
+        """The value of :class:`Coded`."""
+        return self.values([Coded(spec, ids, probabilities, seed)])[0]
 
-        ``seed`` is of the noise that a diffusion decoder starts from.
-        """
-        modality = get_modality(spec.modality)
-        if spec.kind is StreamKind.SEQUENCE:
-            words = strip_special(self.text.decode(ids.tolist()))
-            value = cast(TextModality[Any], modality).from_words(words)
-            if spec.modality in _INSIDE_TEXT and spec.name in self.bundle.info.stream_tokenizers:
-                value = _INSIDE_TEXT[spec.modality][1](value, self.tokenizer(spec))
-            return value
-        return cast(DenseModality[Any], modality).from_array(self._detokenize(spec, ids, probabilities, seed))
+    def values(self, coded: Sequence[Coded]) -> list[Any]:
+        """The value of each; what one tokenizer reads, of whatever sample and target, goes through it together."""
+        found: dict[int, Any] = {}
+        batches: dict[object, list[int]] = {}
+        for number, one in enumerate(coded):
+            if one.spec.kind is StreamKind.SEQUENCE:
+                found[number] = self._sentence(one)
+            else:
+                tokenizer = self.tokenizer(one.spec)
+                alike = id(tokenizer), _token_shape(one.spec, tokenizer), one.probabilities is None
+                batches.setdefault(alike, []).append(number)
+        for numbers in batches.values():
+            for start in range(0, len(numbers), _DECODED_TOGETHER):
+                some = numbers[start : start + _DECODED_TOGETHER]
+                arrays = self._detokenize([coded[number] for number in some])
+                for number, array in zip(some, arrays, strict=True):
+                    modality = cast(DenseModality[Any], get_modality(coded[number].spec.modality))
+                    found[number] = modality.from_array(array)
+        return [found[number] for number in range(len(coded))]
+
+    def _sentence(self, one: Coded) -> Any:
+        modality, spec = cast(TextModality[Any], get_modality(one.spec.modality)), one.spec
+        value = modality.from_words(strip_special(self.text.decode(one.ids.tolist())))
+        if spec.modality in _INSIDE_TEXT and spec.name in self.bundle.info.stream_tokenizers:
+            value = _INSIDE_TEXT[spec.modality][1](value, self.tokenizer(spec))
+        return value
 
     @torch.inference_mode()
-    def _detokenize(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None, seed: int) -> np.ndarray:
-        tokenizer = self.tokenizer(spec)
-        shape = spec.grid or tokenizer.config.token_shape
-        sampling = Sampling(seed=seed)
-        if probabilities is None:
-            array = tokenizer.decode_tokens(ids.view(1, *shape).to(_device(tokenizer)), sampling)
+    def _detokenize(self, coded: Sequence[Coded]) -> np.ndarray:
+        """Arrays (B, C, H, W) of grids that one tokenizer reads, all with probabilities or all without."""
+        tokenizer = self.tokenizer(coded[0].spec)
+        shape, device = _token_shape(coded[0].spec, tokenizer), _device(tokenizer)
+        sampling = Sampling(seed=[one.seed for one in coded])
+        tables = [one.probabilities.view(*shape, -1) for one in coded if one.probabilities is not None]
+        if tables:
+            array = tokenizer.decode_codes(tokenizer.expected_codes(torch.stack(tables).to(device)), sampling)
         else:
-            table = probabilities.view(1, *shape, -1).to(_device(tokenizer))
-            array = tokenizer.decode_codes(tokenizer.expected_codes(table), sampling)
-        return array[0].float().cpu().numpy()
+            array = tokenizer.decode_tokens(torch.stack([one.ids.view(shape) for one in coded]).to(device), sampling)
+        return array.float().cpu().numpy()
 
     # -- tokenizers -------------------------------------------------------------------------------------------------
     @property
@@ -133,6 +173,10 @@ class Codecs:
                 f"{self.bundle.info.name} has no tokenizer for {spec.modality} ({spec.name}), so its values can be "
                 "neither read nor shown; its tokens can."
             ) from error
+
+
+def _token_shape(spec: StreamSpec, tokenizer: Tokenizer) -> tuple[int, ...]:
+    return spec.grid or tokenizer.config.token_shape
 
 
 def _device(tokenizer: Tokenizer) -> torch.device:

@@ -71,6 +71,7 @@ def run(
                 progress(target.modality, done, len(plan.targets))
         outcome.probabilities |= part.probabilities
         outcome.repeated |= part.repeated
+    passes.forget()
     return outcome
 
 

@@ -15,8 +15,8 @@ from open4m.model import Encoded, FourM
 Weights = float | Mapping[str, float]
 """Guidance: one weight for all conditions together, or one for each of several conditions."""
 
-_REMEMBERED = 8
-"""Encoded canvases that are kept: enough for the views of a step, and those that later targets see again."""
+_REMEMBERED = 4
+"""Encoded canvases that are kept: the views of a step, and those that later targets see again."""
 
 _DECODED_AT_ONCE = {"cpu": 512}
 """Decoder positions of one pass: on a CPU enough to keep it busy, and few enough for small activations."""
@@ -65,9 +65,9 @@ class Views:
 class Passes:
     """Encoder passes and unconditional predictions of one model, none of them made twice.
 
-    The last few encoded canvases are remembered: a canvas that did not change is not encoded again. What the decoder
-    says of a whole grid with nothing visible depends on no input at all; it is kept for good. Both are forgotten when
-    a weight of the model changes.
+    The last few encoded canvases are remembered until :meth:`forget`: what did not change is not encoded again. What
+    the decoder says of a whole grid with nothing visible depends on no input at all; it is kept for good. Both are
+    forgotten when a weight of the model changes.
     """
 
     def __init__(self, model: FourM) -> None:
@@ -109,6 +109,10 @@ class Passes:
             targets = grid_targets([(self.model.config.index(stream), positions)], self.device)
             self._blind[stream] = self.model.decode(targets, self.encode([nothing]))[0]
         return self._blind[stream]
+
+    def forget(self) -> None:
+        """Free the memory of encoded canvases, which will not be seen again."""
+        self._encoded = {}
 
     def _notice_changes(self) -> None:
         weights = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.model.parameters())

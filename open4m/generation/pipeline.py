@@ -13,7 +13,7 @@ from torch import Tensor
 
 from open4m.errors import GenerationError
 from open4m.generation.canvas import Canvas, span_bounds
-from open4m.generation.codecs import Codecs
+from open4m.generation.codecs import Codecs, Coded
 from open4m.generation.defaults import input_stream, make_plan, modalities, target_stream
 from open4m.generation.engine import Progress, run
 from open4m.generation.features import Pool, encoder_features, first_sample
@@ -217,7 +217,7 @@ class AnyToAny:
         """Values after going through the tokens of ``modality`` and back: the best that predictions can be."""
         spec = target_stream(self.bundle.model.config, modality)
         ids = self.tokenize({spec.name: list(values)})[spec.name]
-        return [self.codecs.value(spec, row) for row in ids]
+        return self.codecs.values([Coded(spec, torch.as_tensor(row)) for row in ids])
 
     def embed(self, inputs: Mapping[str, Any], layers: Sequence[int] | None = None, pool: Pool = "mean") -> Any:
         """Features of the inputs: float32 arrays, with an axis of B samples first where a batch is given.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from open4m.errors import UnknownNameError
 from open4m.files import atomic_path, filled_folder, write_json
-from open4m.generation.codecs import Codecs
+from open4m.generation.codecs import Codecs, Coded
 from open4m.generation.engine import Outcome
 from open4m.generation.inputs import Given
 from open4m.generation.plan import Plan
@@ -70,12 +71,19 @@ class Item:
     @property
     def square(self) -> Any:
         """As :attr:`value`, but all of the square that the model sees."""
-        return self._once("square", self._decode)
+        decode_together([self])
+        return self._made["square"]
 
-    def _decode(self) -> Any:
+    @property
+    def coded(self) -> list[Coded]:
+        """What the value is made of: one, or every repeat."""
         if self.repeats:
-            return self.modality.merge([self._codecs.value(self.spec, ids) for ids in self.repeats]).value
-        return self._codecs.value(self.spec, self.tokens, self._probabilities, self._seed)
+            return [Coded(self.spec, ids) for ids in self.repeats]
+        return [Coded(self.spec, self.tokens, self._probabilities, self._seed)]
+
+    def take_values(self, values: Sequence[Any]) -> None:
+        """Keep what :attr:`coded` became."""
+        self._made["square"] = self.modality.merge(values).value if self.repeats else values[0]
 
     @property
     def image(self) -> Image.Image:
@@ -122,6 +130,15 @@ class Item:
         with atomic_path(picture) as temporary:
             self.image.save(temporary, format="PNG")
         return value, picture
+
+
+def decode_together(items: Iterable[Item]) -> None:
+    """Make the values of items of one model that have none yet, in as few passes of its tokenizers as possible."""
+    waiting = [(item, item.coded) for item in items if "square" not in item._made]
+    if waiting:
+        values = iter(waiting[0][0]._codecs.values([one for _, coded in waiting for one in coded]))
+        for item, coded in waiting:
+            item.take_values(list(islice(values, len(coded))))
 
 
 def draw_together(items: Sequence[Item], size: int) -> list[Image.Image]:
@@ -259,6 +276,8 @@ class Result(Mapping[str, Any]):
 
         Everything is computed and written beside the folder first; then the files are moved in, the plan last.
         """
+        for items in _by_model(item for sample in self.samples for item in sample.values()):
+            decode_together(items)
         with filled_folder(folder) as temporary:
             for number, sample in enumerate(self.samples):
                 sample.write_to(temporary / f"{number:04d}" if self.batched else temporary)
@@ -266,6 +285,14 @@ class Result(Mapping[str, Any]):
         if self.super_resolution is not None:
             record["super_resolution"] = self.super_resolution.to_dict()
         write_json(Path(folder) / PLAN_FILE, record)
+
+
+def _by_model(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """A second model may have made some of them."""
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(id(item._codecs), []).append(item)
+    yield from groups.values()
 
 
 def _item(

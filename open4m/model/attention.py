@@ -47,6 +47,11 @@ class Segments:
 
     lengths: tuple[int, ...]
 
+    @property
+    def allowed(self) -> Tensor:
+        """(1, 1, M, M) bool, as of a :class:`Mask`."""
+        return torch.block_diag(*(torch.ones(n, n) for n in self.lengths)).bool()[None, None]
+
 
 def key_mask(valid: Tensor) -> Mask | None:
     """Mask of padded keys, ``valid`` (B, N) bool. None where nothing is padded.

@@ -110,7 +110,8 @@ def _check_logits(prediction: StreamPrediction, expected: Entries, report: Repor
 def _check_decoder_mask(model: FourM, targets: TokenTargets, expected: Entries, numbers: Any, report: Report) -> None:
     """Who sees whom equals the compressed mask that the reference built for one order of the modalities."""
     mask, ours_ids = target_mask(targets), _published_ids(model, targets)
-    allowed = torch.ones(len(ours_ids), 1, *[ours_ids.shape[1]] * 2, dtype=torch.bool) if mask is None else mask.allowed
+    allowed = torch.ones(1, 1, *[ours_ids.shape[1]] * 2, dtype=torch.bool) if mask is None else mask.allowed
+    allowed = allowed.expand(len(ours_ids), -1, -1, -1)
     theirs_ids, blocked = expected["decoder_mod_ids_order_seed0"], expected["decoder_self_attention_mask_order_seed0"]
     for b, (seen, hidden) in enumerate(zip(allowed[:, 0].cpu(), blocked, strict=True)):
         for name in numbers["targets_per_modality"]:

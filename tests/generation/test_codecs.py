@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from test_pipeline import person, values
 from tiny_bundle import CODES, PATCH, SIZE, VIT, bundle, picture
 
-from open4m.generation.codecs import Codecs
+from open4m.generation.codecs import Codecs, Coded
 from open4m.generation.pipeline import AnyToAny
 from open4m.modalities.human_poses import Person, nearest_rotation
 from open4m.modalities.sam_instance import Instance
@@ -98,6 +99,32 @@ def test_words_come_back(name: str) -> None:
         (before,), (after,) = encode_people(value, bundle().tokenizer(name)), again  # type: ignore[arg-type, misc]
         assert after.pose_tokens == before.pose_tokens
         np.testing.assert_allclose(after.box, before.box, atol=1e-3)
+
+
+def test_what_one_tokenizer_reads_goes_through_it_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    codecs, config, sizes = Codecs(bundle()), bundle().model.config, []
+    edges = codecs.tokenizer(config.stream(f"tok_canny_edge@{SIZE}"))
+    lookup = edges.decode_tokens
+    monkeypatch.setattr(edges, "decode_tokens", lambda ids, sampling: sizes.append(len(ids)) or lookup(ids, sampling))
+    generator = torch.Generator().manual_seed(0)
+    names = [f"tok_canny_edge@{SIZE}", f"tok_depth@{SIZE}", f"tok_sam_edge@{SIZE}"] * 5
+    coded = [Coded(config.stream(name), torch.randint(CODES, (16,), generator=generator)) for name in names]
+    found = codecs.values(coded)
+    assert sizes == [8, 2]
+    for one, value in zip(coded, found, strict=True):
+        alone = codecs.value(one.spec, one.ids)
+        assert np.abs(value.astype(float) - alone).max() <= (1e-4 if one.spec.modality == "depth" else 1)
+
+
+def test_saving_decodes_samples_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = AnyToAny(bundle())
+    result = model.generate({"rgb": [picture(0), picture(1)]}, ["depth", "color_palette"])
+    before, sizes = result["depth"][0].value, []
+    values = model.codecs.values
+    monkeypatch.setattr(model.codecs, "values", lambda coded: sizes.append(len(coded)) or values(coded))
+    result.save(tmp_path / "out")
+    assert sizes == [3]  # one depth map was there already
+    assert result["depth"][0].value is before and result["depth"][1].value.shape == before.shape
 
 
 def test_diffusion_decoders_draw_from_the_seed_of_their_sample() -> None:

@@ -1,0 +1,311 @@
+"""Generation: the plain algorithm of the reference against ours, on random weights in the published form.
+
+    python -m benchmarks.generation --size tiny                                # a minute or two: does everything run?
+    python -m benchmarks.generation --size base --repeats 3 --json base.json    # sequences end after 48 words
+    python -m benchmarks.generation --size base --full --repeats 1 --json full.json
+
+Each side has a process of its own, with the same weights; they take turns. Seconds are medians, peaks the largest
+resident memory of the process during a task (Linux: ``VmHWM``, reset before each run), weights included. Ours runs once
+before it is timed, which counts its operations; the plain side with sequences of two words. Everything is drawn at
+temperature 0, so that the tokens of both sides can be compared wherever they do the same work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from unittest.mock import patch
+
+import torch
+import tyro
+
+from benchmarks import detokenize, plain
+from benchmarks.floor import Machine, Work
+from benchmarks.loading import memory
+from benchmarks.tasks import TASKS, Task, blueprint
+from open4m.files import write_json
+from open4m.generation import engine
+from open4m.generation.canvas import Canvas
+from open4m.generation.grammar import Grammar
+from open4m.generation.passes import Passes
+from open4m.modalities.base import TextModality
+from open4m.modalities.grammar import Terms
+from open4m.model import FourM
+from open4m.streams import StreamKind
+from open4m.tokenizers.text import TextTokenizer
+
+SIDES = ("plain", "open4m")
+NAMES = (*TASKS, "detokenize")
+WORDS, WARM_UP_WORDS = 48, 2
+SHORT_VOCABULARY = 4600  # the grammars' words; ids beyond have none, and need none
+ROOM = 10**6
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both processes must know."""
+
+    size: str
+    dtype: str
+    sampled: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """A task to run: sequences of at most ``words``, None = whole; ``count`` its operations while running."""
+
+    task: str
+    words: int | None
+    count: bool = False
+
+
+@dataclass
+class Answer:
+    """What a run took: seconds, peak bytes, and if they were counted operations, bytes read, and the least seconds.
+
+    ``tokens``: ids of every target by stream. ``notes``: for people.
+    """
+
+    seconds: float
+    peak: int
+    tokens: dict[str, list[int]]
+    words: int = 0
+    operations: int = 0
+    bytes: int = 0
+    floor: float = 0.0
+    notes: str = ""
+
+
+# -- one side ---------------------------------------------------------------------------------------------------------
+def serve(side: str, settings: Settings, connection: Connection) -> None:
+    """A process: answers requests until there are no more."""
+    worker = Worker(side, settings)
+    with patch.object(engine, "grammar_of", endless):
+        while (request := connection.recv()) is not None:
+            connection.send(worker.answer(request))
+
+
+def endless(modality: object, text: TextTokenizer) -> Grammar | None:
+    """A grammar whose sentences end only where nothing can follow: random weights would end them anywhere."""
+    if not isinstance(modality, TextModality):
+        return None
+
+    def next_terms(before: Sequence[str], room: int) -> Terms | None:
+        del room
+        terms = modality.next_terms(before, ROOM)
+        return replace(terms, end=False) if terms is not None and terms.choices else terms
+
+    return Grammar(next_terms, text)
+
+
+class Worker:
+    """The weights and the code of one side."""
+
+    def __init__(self, side: str, settings: Settings) -> None:
+        self.side, self.settings = side, settings
+        self.dtype = getattr(torch, settings.dtype)
+        self.known = blueprint(settings.size)
+        self.model = FourM(self.known.config, seed=0).to(self.dtype).eval()
+        self.passes = Passes(self.model)
+        self.text = TextTokenizer.train(["a red ball on a wooden floor"] * 3, vocab_size=SHORT_VOCABULARY)
+        self.machine = Machine.measure(self.dtype) if side == "open4m" else None
+        self.choice: detokenize.Choice | None = None
+
+    def answer(self, request: Request) -> Answer:
+        """Run a task."""
+        if request.task == "detokenize":
+            return self._decode(request)
+        task = TASKS[request.task]
+        plan = task.plan(self.side, self.known, request.words, self.settings.sampled)
+        canvas = task.canvas(self.known)
+
+        def work() -> Canvas:
+            if self.side == "plain":
+                return plain.generate(plan, canvas, self.model, [0], self.text)
+            return engine.run(plan, canvas, self.passes, [0], self.text).canvas
+
+        made, answer = self._measured(work, request.count)
+        streams = [target.stream for target in plan.targets]
+        answer.tokens = {name: made.tracks[name].ids[made.tracks[name].known].tolist() for name in streams}
+        sequences = [s for s in streams if self.known.config.stream(s).kind is StreamKind.SEQUENCE]
+        answer.words = sum(len(answer.tokens[name]) for name in sequences)
+        return answer
+
+    def _decode(self, request: Request) -> Answer:
+        """The diffusion decoder takes the place of the transformer, which would only take memory here."""
+        self.model = self.passes = None  # type: ignore[assignment]  # it is the last task
+        tokenizer = detokenize.decoder(self.settings.size, self.dtype)
+        sampling, notes = detokenize.PLAIN, f"DDIM, {detokenize.PLAIN.steps} steps"
+        if self.side == "open4m":
+            self.choice = self.choice or detokenize.choose(tokenizer)
+            sampling = self.choice.sampling
+            notes = (
+                f"{sampling.solver}, {sampling.steps} steps; distance from {detokenize.FINE.steps} DDIM steps "
+                f"{self.choice.open4m_error:.2g}, of the other side {self.choice.plain_error:.2g}"
+            )
+        given = detokenize.ids(tokenizer)
+        _, answer = self._measured(lambda: tokenizer.decode_tokens(given, sampling), request.count)
+        answer.notes = notes
+        return answer
+
+    def _measured(self, work: Callable[[], Made], count: bool) -> tuple[Made, Answer]:
+        counted = Work()
+        forget_peak()
+        begun = time.perf_counter()
+        if count:
+            with counted:
+                made = work()
+        else:
+            made = work()
+        answer = Answer(time.perf_counter() - begun, memory()["VmHWM"], {})
+        if count and self.machine is not None:
+            answer.operations, answer.bytes = counted.operations, counted.bytes
+            answer.floor = counted.floor(self.machine)
+        return made, answer
+
+
+def forget_peak() -> None:
+    """Give freed memory back to the kernel, and let the peak begin at what is resident now."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+# -- both sides -------------------------------------------------------------------------------------------------------
+@contextmanager
+def both_sides(settings: Settings) -> Iterator[Callable[[str, Request], Answer]]:
+    """A function that lets a side answer a request, and waits."""
+    context = multiprocessing.get_context("spawn")
+    ends, processes = {}, []
+    for side in SIDES:
+        ends[side], other = context.Pipe()
+        processes.append(context.Process(target=serve, args=(side, settings, other), daemon=True))
+        processes[-1].start()
+        other.close()
+
+    def ask(side: str, request: Request) -> Answer:
+        ends[side].send(request)
+        return ends[side].recv()
+
+    try:
+        yield ask
+    finally:
+        for end in ends.values():
+            end.send(None)
+        for process in processes:
+            process.join()
+
+
+@dataclass
+class Row:
+    """Results of a task: all runs of both sides, and the counted one of ours."""
+
+    task: str
+    runs: dict[str, list[Answer]]
+    counted: Answer
+
+    def seconds(self, side: str) -> float:
+        """Median."""
+        return statistics.median(answer.seconds for answer in self.runs[side])
+
+    def peak(self, side: str) -> float:
+        """GB of the largest run."""
+        return max(answer.peak for answer in self.runs[side]) / 1e9
+
+    def result(self) -> dict[str, Any]:
+        """The form that is compared between machines and versions."""
+        found: dict[str, Any] = {"task": self.task}
+        found |= {f"{side}_s": round(self.seconds(side), 4) for side in SIDES}
+        return found | {f"{side}_peak_gb": round(self.peak(side), 3) for side in SIDES}
+
+    def agreement(self) -> str:
+        """The share of equal tokens, where both sides do the same work."""
+        task: Task | None = TASKS.get(self.task)
+        if task is None or not task.same:
+            return "other work"
+        ours, theirs = self.runs["open4m"][0].tokens, self.runs["plain"][0].tokens
+        pairs = [(a, b) for name in ours for a, b in zip(ours[name], theirs[name], strict=False)]
+        total = sum(max(len(ours[name]), len(theirs[name])) for name in ours)
+        return f"{sum(a == b for a, b in pairs)} of {total}"
+
+    def line(self) -> str:
+        """A row of the table."""
+        seconds, peaks = ([f(side) for side in SIDES] for f in (self.seconds, self.peak))
+        done, work = (
+            self.counted,
+            TASKS[self.task].work if self.task in TASKS else [a[0].notes for a in self.runs.values()],
+        )
+        words = " / ".join(str(self.runs[side][0].words) for side in SIDES)
+        cells = [
+            *(self.task, f"{seconds[0]:.3g} s", f"{seconds[1]:.3g} s", f"{seconds[0] / seconds[1]:.1f} ×"),
+            *(f"{peaks[0]:.2f} GB", f"{peaks[1]:.2f} GB", words, self.agreement()),
+            f"{done.operations / 1e9:.4g} GFLOP, {done.bytes / 1e9:.3g} GB: {done.floor:.3g} s",
+            f"{done.floor / seconds[1]:.0%}",
+            *work,
+        ]
+        return f"| {' | '.join(cells)} |"
+
+
+HEAD = (
+    *("task", "plain", "open4m", "ratio", "peak plain", "peak open4m", "words plain / open4m", "same tokens"),
+    *("floor of open4m", "reached", "plain computes", "open4m computes"),
+)
+
+
+def measure(ask: Callable[[str, Request], Answer], name: str, words: int | None, repeats: int) -> Row:
+    """One task on both sides, which take turns."""
+    ask("plain", Request(name, WARM_UP_WORDS))
+    row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
+    for _ in range(repeats):
+        for side in SIDES:
+            row.runs[side].append(ask(side, Request(name, words)))
+    return row
+
+
+def main(
+    size: Literal["tiny", "small", "base", "large", "xlarge"] = "tiny",
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    full: bool = False,
+    tasks: tuple[str, ...] = NAMES,
+    repeats: int = 3,
+    words: int = WORDS,
+    sampled: bool = False,
+    json: Path | None = None,
+) -> None:
+    """Print the table row by row, and write the results.
+
+    Args:
+        size: of the transformer; the diffusion decoder is the published one but for tiny.
+        dtype: of the weights of both sides.
+        full: write sequences whole, as long as published, instead of ``words``.
+        tasks: which of them.
+        repeats: timed runs of each side.
+        words: sequences end after so many.
+        sampled: draw at the published temperatures; tokens are the same then, too, but for rare roundings.
+        json: where the results are written after every task.
+    """
+    unknown = sorted(set(tasks) - set(NAMES))
+    if unknown:
+        raise SystemExit(f"unknown tasks {', '.join(unknown)}; known are {', '.join(NAMES)}")
+    settings, rows = Settings(size, dtype, sampled), []
+    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    with both_sides(settings) as ask:
+        for name in sorted(tasks, key=NAMES.index):
+            rows.append(measure(ask, name, None if full else words, repeats))
+            print(rows[-1].line(), flush=True)
+            if json is not None:
+                about = asdict(settings) | {"full": full, "words": words, "repeats": repeats}
+                about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+                write_json(json, {"tasks": [row.result() for row in rows], "settings": about})
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
