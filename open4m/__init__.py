@@ -14,15 +14,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from open4m.generation import AnyToAny, Plan, Result, TargetPlan, Tokens, load
+    from open4m.generation import AnyToAny, Masked, Plan, Result, TargetPlan, Tokens, load
     from open4m.hub.catalogue import list_models
     from open4m.hub.vit import vit
 
 __version__ = "0.1.0"
 
-__all__ = ["AnyToAny", "Plan", "Result", "TargetPlan", "Tokens", "__version__", "list_models", "load", "vit"]
+__all__ = ["AnyToAny", "Masked", "Plan", "Result", "TargetPlan", "Tokens", "__version__", "list_models", "load", "vit"]
 
-_HOME = dict.fromkeys(("AnyToAny", "Plan", "Result", "TargetPlan", "Tokens", "load"), "open4m.generation") | {
+_HOME = dict.fromkeys(("AnyToAny", "Masked", "Plan", "Result", "TargetPlan", "Tokens", "load"), "open4m.generation") | {
     "list_models": "open4m.hub.catalogue",
     "vit": "open4m.hub.vit",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
@@ -57,10 +57,14 @@ def random_order(seeds: Sequence[int], stream: str, length: int) -> Chooser:
 
 @dataclass(frozen=True)
 class GridStep:
-    """One step of a grid target: how many tokens it decides, and how they are drawn."""
+    """One step of a grid target: how many tokens it decides, and how they are drawn.
+
+    ``noise`` scales the Gumbel noise on MaskGIT's log confidences (Chang et al. 2022); 0 = none, as published for 4M.
+    """
 
     count: int
     sampler: Sampler
+    noise: float = 0.0
 
 
 def fill_grid(
@@ -73,6 +77,22 @@ def fill_grid(
     seeds: Sequence[int],
     choose: Chooser | None = None,
 ) -> Canvas:
+    """The canvas after the last of :func:`filling_grid`."""
+    for state in filling_grid(passes, canvas, stream, scheme, steps, guide, seeds, choose):
+        canvas = state
+    return canvas
+
+
+def filling_grid(
+    passes: Passes,
+    canvas: Canvas,
+    stream: str,
+    scheme: Literal["maskgit", "roar"],
+    steps: Iterable[GridStep],
+    guide: Callable[[Canvas], Views],
+    seeds: Sequence[int],
+    choose: Chooser | None = None,
+) -> Iterator[Canvas]:
     """Decide the open positions of a grid stream step by step, with a new encoder pass before each.
 
     Args:
@@ -94,11 +114,14 @@ def fill_grid(
         ((_, logits),) = predict(passes, guide(canvas), {stream: positions})
         ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)
         if scheme == "maskgit":
+            if step.noise:
+                chance = uniforms(seeds, f"{stream}/confidence", number, length).gather(1, positions)
+                confidence = confidence.log() - step.noise * (-chance.log()).log()
             kept = choose(Candidates(number, step.count, positions, ids, confidence))
             ids = torch.zeros(len(ids), length, dtype=torch.int64).scatter(1, positions, ids).gather(1, kept)
             positions = kept
         canvas = canvas.fix(stream, positions, ids)
-    return canvas
+        yield canvas
 
 
 def draw(
@@ -124,7 +147,7 @@ class SequenceJob:
         views: what the passes see, see :meth:`Views.of`. Jobs that run together have equally many.
         sampler: how ids are drawn.
         limit: ids to generate at most, beside the first sentinel.
-        grammar: of the sentence, where a whole one is written; None, or a sequence of which parts are given: any ids.
+        grammar: of the sentence, where a whole one is written or one gap is filled; None, or several gaps: any ids.
         repeat: which of several sequences of the same stream; each has its own random draws.
     """
 
@@ -141,21 +164,32 @@ class SequenceJob:
         return f"{self.stream}/repeat {self.repeat}" if self.repeat else self.stream
 
 
+Written = list[list[list[int]]]
+"""For each job and sample the generated ids, beginning with the first sentinel."""
+
+
+def write_sequences(passes: Passes, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> Written:
+    """What is written in the end of :func:`writing_sequences`."""
+    *_, written = writing_sequences(passes, jobs, seeds)
+    return written
+
+
 @torch.inference_mode()
-def write_sequences(passes: Passes, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> list[list[list[int]]]:
+def writing_sequences(passes: Passes, jobs: Sequence[SequenceJob], seeds: Sequence[int]) -> Iterator[Written]:
     """Autoregressive decoding of all jobs and samples as rows of one batch, with cached keys and values.
 
     Jobs with the same canvas share its encoding. A row starts with the first sentinel of its input and ends after the
     one that follows its last (``[S_2]`` for a single span), or at its limit. Finished rows leave the batch.
 
-    Returns:
-        for each job and sample the generated ids, beginning with the first sentinel.
+    Yields:
+        what is written so far, at the beginning and after every step; the lists grow.
     """
-    writer = _Writer(passes, jobs, seeds)
+    writer, size = _Writer(passes, jobs, seeds), len(seeds)
+    written = [writer.written[i * size : (i + 1) * size] for i in range(len(jobs))]
+    yield written
     while writer.active:
         writer.step()
-    size = len(seeds)
-    return [writer.written[i * size : (i + 1) * size] for i in range(len(jobs))]
+        yield written
 
 
 class _Writer:
@@ -169,7 +203,7 @@ class _Writer:
         self.written = [[start] for start, _ in bounds]
         self.stops = [stop for _, stop in bounds]
         self.sentences = [
-            grammar.begin(self.stops[row]) if len(ids) == 1 and (grammar := jobs[row // self.size].grammar) else None
+            grammar.begin(ids, self.stops[row]) if (grammar := jobs[row // self.size].grammar) else None
             for row, ids in enumerate(given)
         ]
         self.uniform = [u for job in jobs for u in uniforms(seeds, job.key, 0, job.limit)]

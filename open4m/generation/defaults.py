@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from open4m.errors import CheckpointError, GenerationError, UnknownNameError
+from open4m.generation.decoding import Weights
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.hub import Blueprint, Bundle
 from open4m.model import ModelConfig
@@ -72,30 +73,53 @@ NOT_AVERAGED = ("semseg", "canny_edge", "sam_edge")
 """Codes of these must not be averaged: between two classes lies no class, and the mean of two edges is no edge."""
 
 
-def make_plan(bundle: Bundle | Blueprint, targets: Sequence[str], inputs: Sequence[str]) -> Plan:
+def make_plan(
+    bundle: Bundle | Blueprint,
+    targets: Sequence[str],
+    inputs: Sequence[str],
+    *,
+    via: Sequence[str] = (),
+    guidance: Weights | None = None,
+) -> Plan:
     """The default plan for generating ``targets`` from ``inputs``.
 
     Args:
         targets: modality or stream names.
-        inputs: names of the streams that are given (:func:`input_stream`).
+        inputs: names of the streams that are given, wholly or in part (:func:`input_stream`).
+        via: modality or stream names that are generated first, in this order, so that the targets see them.
+        guidance: of every target, instead of the published one; a mapping names modalities or streams
+            (:func:`guided`).
 
     Raises:
-        UnknownNameError: a target the model does not know.
+        UnknownNameError: a name the model does not know.
         GenerationError: nothing asked for, or something that the model cannot predict or that is given already.
     """
+    plan = _default_plan(bundle, targets, inputs, via)
+    return plan if guidance is None else guided(bundle, plan, guidance)
+
+
+def _default_plan(
+    bundle: Bundle | Blueprint, targets: Sequence[str], inputs: Sequence[str], via: Sequence[str]
+) -> Plan:
     config = bundle.config
     if not targets:
         raise GenerationError(f"Nothing is asked for. This model can generate {', '.join(modalities(config.targets))}.")
     given = [spec for spec in config.streams if spec.name in inputs]
     asked = list(dict.fromkeys(target_stream(config, name) for name in targets))
-    for spec in asked:
+    between = list(dict.fromkeys(target_stream(config, name) for name in via))
+    twice = [spec.modality for spec in between if spec in asked]
+    if twice:
+        raise GenerationError(f"{twice[0]} is asked for and is to be generated on the way. Leave out one of the two.")
+    for spec in (*asked, *between):
         others = (g for g in given if g.modality == spec.modality and g.name != spec.name)
         twin = next((g for g in others if g.resolution == spec.resolution), None)
         if twin is not None:
             raise GenerationError(f"{spec.modality} is given (as {twin.name}) and asked for. Leave out one of the two.")
-    has_picture = any(spec.modality == "rgb" for spec in given)
-    chained = not has_picture or any(spec.modality == "rgb" or raises_resolution(config, spec) for spec in asked)
-    wanted = _ordered([*asked, *_stepping_stones(config, given, asked)])
+    made = [spec for spec in (*asked, *between) if not raises_resolution(config, spec)]
+    makes_picture = any(spec.modality == "rgb" for spec in made)
+    has_picture = any(spec.modality == "rgb" for spec in given) and not makes_picture  # a part of one is none
+    chained = not has_picture or bool(between) or any(raises_resolution(config, spec) for spec in asked)
+    wanted = [*between, *_ordered([*asked, *_stepping_stones(config, [*given, *between], asked)])]
     plans: list[TargetPlan] = []
     conditions = [spec.name for spec in given]
     for spec in wanted:
@@ -107,6 +131,33 @@ def make_plan(bundle: Bundle | Blueprint, targets: Sequence[str], inputs: Sequen
     licences = (f"{info.name}: {info.licence} ({info.licence_url})",)
     requested = tuple(spec.modality for spec in _ordered(asked))
     return Plan(info.name, tuple(s.name for s in given), tuple(plans), chained, requested, licences)
+
+
+def guided(bundle: Bundle | Blueprint, plan: Plan, guidance: Weights) -> Plan:
+    """The plan with the same guidance for every target.
+
+    Args:
+        guidance: one weight for everything that a target sees, or modality (or stream) → weight: 1 = as the model sees
+            it anyway, more = follow it more strongly, 0 = ignore it, negative = get away from it.
+
+    Raises:
+        UnknownNameError: a weight for something that no target sees.
+    """
+    if not isinstance(guidance, Mapping):
+        return replace(plan, targets=tuple(replace(target, guidance=float(guidance)) for target in plan.targets))
+    seen = [bundle.config.stream(name) for name in plan.inputs]
+    targets, used = [], set()
+    for target in plan.targets:
+        others = [spec for spec in seen if spec.name != target.stream]
+        weights = {spec.name: float(guidance[name]) for name in guidance for spec in others if name in names(spec)}
+        used |= {name for name in guidance for spec in others if name in names(spec)}
+        targets.append(replace(target, guidance=weights) if weights else target)
+        if plan.chained:
+            seen.append(bundle.config.stream(target.stream))
+    for name in guidance:
+        if name not in used:
+            raise UnknownNameError("input to weigh", name, modalities(seen))
+    return replace(plan, targets=tuple(targets))
 
 
 def target_plan(
@@ -208,6 +259,16 @@ def _ordered(specs: Iterable[StreamSpec]) -> list[StreamSpec]:
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
+def as_names(names: Sequence[str] | str) -> list[str]:
+    """Several names, or one."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def names(spec: StreamSpec) -> tuple[str, str]:
+    """What a stream may be called."""
+    return spec.modality, spec.name
+
+
 def modalities(specs: Iterable[StreamSpec]) -> list[str]:
     """Modality names in published order, once each."""
     return list(dict.fromkeys(s.modality for s in _ordered(specs)))
@@ -224,11 +285,16 @@ def input_stream(config: ModelConfig, name: str, kind: StreamKind | None = None)
     return _find(config, sorted(specs, key=lambda s: s.kind is not StreamKind.PIXELS), name, "input", "read")
 
 
+def given_streams(config: ModelConfig, given: Iterable[str], partial: Collection[str]) -> list[str]:
+    """Names of the streams through which modalities are given; those that are ``partial`` are given as tokens."""
+    return [input_stream(config, name, StreamKind.TOKENS if name in partial else None).name for name in given]
+
+
 def _find(config: ModelConfig, specs: Sequence[StreamSpec], name: str, role: str, verb: str) -> StreamSpec:
     for spec in specs:
-        if name in (spec.modality, spec.name):
+        if name in names(spec):
             return spec
     choices = modalities(specs)
-    if any(name in (s.modality, s.name) for s in config.streams):
+    if any(name in names(s) for s in config.streams):
         raise GenerationError(f"This model cannot {verb} {name}. It can {verb} {', '.join(choices)}.")
     raise UnknownNameError(role, name, [*choices, *(s.name for s in specs)])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 
 from torch import Tensor
 
 from open4m.generation.canvas import Canvas
-from open4m.generation.decoding import SequenceJob, draw, fill_grid, write_sequences
+from open4m.generation.decoding import SequenceJob, Written, draw, filling_grid, writing_sequences
 from open4m.generation.grammar import grammar_of
 from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.plan import Plan, TargetPlan
@@ -35,6 +36,32 @@ class Outcome:
     probabilities: dict[str, Tensor] = field(default_factory=dict)
     repeated: dict[str, list[list[list[int]]]] = field(default_factory=dict)
 
+    def with_target(self, stream: str, made: Callable[[], Outcome]) -> Outcome:
+        """The same with one more target, taken from where it was made."""
+        part = made()
+        probabilities = {name: p for name, p in part.probabilities.items() if name == stream}
+        repeated = {name: ids for name, ids in part.repeated.items() if name == stream}
+        canvas = self.canvas.adopt(stream, part.canvas)
+        return Outcome(canvas, self.probabilities | probabilities, self.repeated | repeated)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where generation stands.
+
+    Attributes:
+        target: modality that is being generated.
+        step, steps: how many of its steps are done; a sequence takes one per word piece, and may end earlier.
+        finished: whether the target is.
+        outcome: makes the outcome so far, with this target as far as it is known; ask before generation goes on.
+    """
+
+    target: str
+    step: int
+    steps: int
+    finished: bool
+    outcome: Callable[[], Outcome]
+
 
 def run(
     plan: Plan,
@@ -44,7 +71,24 @@ def run(
     text: TextTokenizer | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Generate the plan's targets.
+    """The outcome after the last of :func:`moments`.
+
+    Args:
+        progress: told about finished targets.
+    """
+    outcome, done = Outcome(canvas), 0
+    for moment in moments(plan, canvas, passes, seeds, text):
+        if moment.finished:
+            outcome, done = moment.outcome(), done + 1
+            if progress is not None:
+                progress(moment.target, done, len(plan.targets))
+    return outcome
+
+
+def moments(
+    plan: Plan, canvas: Canvas, passes: Passes, seeds: Sequence[int], text: TextTokenizer | None = None
+) -> Iterator[Moment]:
+    """Generate the plan's targets, stopping after every step.
 
     A target's random draws depend on its stream and the sample's seed only, so an independent target comes out the
     same in every company (up to rounding), and every sample the same in every batch.
@@ -57,22 +101,18 @@ def run(
         passes: of a trained model.
         seeds: one per sample.
         text: merges generated spans into their sequence; needed for sequence targets.
-        progress: told about finished targets.
     """
     runner = _Runner(passes, seeds, text)
-    done = 0
     outcome = Outcome(canvas)
-    for group in [[t] for t in plan.targets] if plan.chained else _companies(plan.targets):
-        part = runner.targets(group, outcome.canvas if plan.chained else canvas)
-        for target in group:
-            outcome.canvas = outcome.canvas.adopt(target.stream, part.canvas)
-            done += 1
-            if progress is not None:
-                progress(target.modality, done, len(plan.targets))
-        outcome.probabilities |= part.probabilities
-        outcome.repeated |= part.repeated
-    passes.forget()
-    return outcome
+    try:
+        for group in [[t] for t in plan.targets] if plan.chained else _companies(plan.targets):
+            for moment in runner.targets(group, outcome.canvas if plan.chained else canvas):
+                made = partial(outcome.with_target, plan[moment.target].stream, moment.outcome)
+                yield replace(moment, outcome=made)
+                if moment.finished:
+                    outcome = made()
+    finally:
+        passes.forget()
 
 
 def _companies(targets: Iterable[TargetPlan]) -> list[list[TargetPlan]]:
@@ -95,15 +135,17 @@ class _Runner:
     seeds: Sequence[int]
     text: TextTokenizer | None
 
-    def targets(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
-        """Targets that share their passes."""
+    def targets(self, group: list[TargetPlan], canvas: Canvas) -> Iterator[Moment]:
+        """Targets that share their passes; the outcomes are theirs alone."""
         if group[0].is_sequence:
-            return self.sequences(group, canvas)
-        if group[0].steps > 1:
-            return Outcome(self.grid(group[0], canvas))
-        return self.grids_at_once(group, canvas)
+            yield from self.sequences(group, canvas)
+        elif group[0].steps > 1:
+            yield from self.grid(group[0], canvas)
+        else:
+            made = partial(_same, self.grids_at_once(group, canvas))
+            yield from (Moment(target.modality, 1, 1, True, made) for target in group)
 
-    def grid(self, target: TargetPlan, canvas: Canvas) -> Canvas:
+    def grid(self, target: TargetPlan, canvas: Canvas) -> Iterator[Moment]:
         """A grid target in several steps."""
         steps = target.grid_steps(canvas.open_positions(target.stream).shape[1])
         scheme = "maskgit" if target.scheme == "maskgit" else "roar"
@@ -111,7 +153,10 @@ class _Runner:
         def guide(state: Canvas) -> Views:
             return Views.of(state, target.guidance, target.conditions)
 
-        return fill_grid(self.passes, canvas, target.stream, scheme, steps, guide, self.seeds)
+        steps = [step for step in steps if step.count]
+        states = filling_grid(self.passes, canvas, target.stream, scheme, steps, guide, self.seeds)
+        for number, state in enumerate(states, start=1):
+            yield Moment(target.modality, number, len(steps), number == len(steps), partial(_same, Outcome(state)))
 
     def grids_at_once(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
         """One-step grid targets that are guided alike: one encoder and one decoder pass for all of them."""
@@ -127,10 +172,10 @@ class _Runner:
                 outcome.probabilities[name] = logits.softmax(dim=-1).cpu()
         return outcome
 
-    def sequences(self, group: list[TargetPlan], canvas: Canvas) -> Outcome:
+    def sequences(self, group: list[TargetPlan], canvas: Canvas) -> Iterator[Moment]:
         """Sequence targets that are guided alike, each with its own missing span in the encoder's view."""
         assert self.text is not None
-        outcome, jobs, starts = Outcome(canvas), [], []
+        jobs, starts = [], []
         for target in group:
             starts.append(canvas.opened(target.stream))
             views = Views.of(starts[-1], target.guidance, target.conditions)
@@ -139,11 +184,25 @@ class _Runner:
                 SequenceJob(target.stream, views, target.sampler, target.tokens - 1, grammar, repeat)
                 for repeat in range(target.repeats)
             ]
-        written = iter(write_sequences(self.passes, jobs, self.seeds))
+        step, written = -1, []
+        for step, written in enumerate(writing_sequences(self.passes, jobs, self.seeds)):
+            made = partial(self._merged, group, starts, written)
+            yield from (Moment(target.modality, step, target.tokens - 1, False, made) for target in group)
+        made = partial(_same, self._merged(group, starts, written))
+        yield from (Moment(target.modality, step, target.tokens - 1, True, made) for target in group)
+
+    def _merged(self, group: list[TargetPlan], starts: list[Canvas], written: Written) -> Outcome:
+        """What is written, in the places that it was written for."""
+        assert self.text is not None
+        outcome, runs_of_all = Outcome(starts[0]), iter(written)
         for target, start in zip(group, starts, strict=True):
             begun = [start.sequence(target.stream, row) for row in range(start.batch)]
-            runs = [list(map(self.text.merge_spans, begun, next(written))) for _ in range(target.repeats)]
+            runs = [list(map(self.text.merge_spans, begun, next(runs_of_all))) for _ in range(target.repeats)]
             outcome.canvas = outcome.canvas.with_sequences(target.stream, runs[0])
             if target.repeats > 1:
                 outcome.repeated[target.stream] = [list(repeats) for repeats in zip(*runs, strict=True)]
         return outcome
+
+
+def _same(outcome: Outcome) -> Outcome:
+    return outcome

@@ -20,6 +20,7 @@ from open4m.tokenizers.text import TextTokenizer
 NextTerms = Callable[[Sequence[str], int], Terms | None]
 """See :meth:`open4m.modalities.base.TextModality.next_terms`."""
 
+_ENDLESS = 2**30
 _CLOSING = 2
 """Ids behind a sentence: ``[EOS]`` and the sentinel that closes the span."""
 
@@ -51,9 +52,19 @@ class Grammar:
         vocabulary = text.vocabulary
         self._numbers = [[vocabulary[word] for word in Numbers(axis).words()] for axis in AXES]
 
-    def begin(self, stop: int) -> Sentence | None:
-        """A new sentence that the id ``stop`` closes; None if everything is allowed (free text)."""
-        return None if self._next_terms((), 0) is None else Sentence(self, stop)
+    def begin(self, given: Sequence[int], stop: int) -> Sentence | None:
+        """The sentence that fills the gap of ``given``; the id ``stop`` closes it.
+
+        None if everything is allowed: free text, several gaps, or a gap in the middle of what belongs together.
+        """
+        gaps = [place for place, token in enumerate(given) if self._text.is_sentinel(token)]
+        if self._next_terms((), 0) is None or len(gaps) != 1:
+            return None
+        before, after = given[: gaps[0]], list(given[gaps[0] + 1 :])
+        sentence, rest = Sentence(self, stop, is_followed=bool(after)), Sentence(self, stop)
+        if after[-1:] == [self.eos]:
+            after.pop()
+        return sentence if sentence.read(before) and rest.read(after) else None
 
     def terms(self, before: Sequence[str], room: int) -> Terms:
         """What may follow the terms ``before``."""
@@ -91,10 +102,15 @@ class Grammar:
 
 
 class Sentence:
-    """A sentence that is being written."""
+    """A sentence that is being written.
 
-    def __init__(self, grammar: Grammar, stop: int) -> None:
-        self._grammar, self._stop = grammar, stop
+    Args:
+        grammar: of the sentence.
+        stop: the id that comes after its end, or, if more of it ``is_followed``, in the place of its end.
+    """
+
+    def __init__(self, grammar: Grammar, stop: int, is_followed: bool = False) -> None:
+        self._grammar, self._stop, self._is_followed = grammar, stop, is_followed
         self._terms: list[str] = []
         self._begun: tuple[int, ...] = ()
         self._current: Terms | None = None
@@ -110,7 +126,19 @@ class Sentence:
         if not self._begun:
             self._current = self._grammar.terms(self._terms, room - _CLOSING)
         assert self._current is not None
-        return self._grammar.node(self._current, self._begun).allowed, self._current.question
+        allowed = self._grammar.node(self._current, self._begun).allowed
+        if self._is_followed and allowed[self._grammar.eos]:
+            allowed = allowed.clone()
+            allowed[[self._grammar.eos, self._stop]] = torch.tensor([False, True])
+        return allowed, self._current.question
+
+    def read(self, ids: Sequence[int]) -> bool:
+        """Begin with ids that are given; False if the sentence cannot begin so, or ends with them."""
+        for token in ids:
+            if self._ended or not self.allowed(_ENDLESS)[0][token]:
+                return False
+            self.write(token)
+        return not self._ended
 
     def write(self, token: int) -> None:
         """Go on with an id that was allowed."""

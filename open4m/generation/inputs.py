@@ -15,7 +15,8 @@ from torch import Tensor
 from open4m.errors import GenerationError, ModalityError
 from open4m.generation.canvas import Canvas
 from open4m.generation.codecs import Codecs
-from open4m.generation.defaults import input_stream
+from open4m.generation.defaults import input_stream, names
+from open4m.generation.masks import Masked, cover, hidden_cells, read_mask, same_proportions, seen_mask, wrong_size
 from open4m.hub.bundle import Bundle
 from open4m.modalities.base import Modality
 from open4m.modalities.features import FeatureMap
@@ -23,8 +24,6 @@ from open4m.modalities.registry import get_modality
 from open4m.modalities.rgb import Rgb
 from open4m.modalities.view import Fit, View
 from open4m.streams import StreamKind, StreamSpec
-
-_ASPECT_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +70,7 @@ class InputReader:
         samples: int | None = None,
         kinds: Mapping[str, StreamKind] | None = None,
         fit: Fit = "crop",
+        originals: Sequence[tuple[int, int] | None] = (None,),
     ) -> Given:
         """Read, check, crop and tokenize inputs.
 
@@ -79,6 +79,8 @@ class InputReader:
             samples: how often a single sample is repeated.
             kinds: modality → kind of stream it is to be given through, where there is a choice.
             fit: how pictures of any shape become squares.
+            originals: per sample, or for all of them, the size of the picture that values without a size of their own
+                belong to; None = it is square.
 
         Raises:
             UnknownNameError, GenerationError, ModalityError: see there.
@@ -92,9 +94,10 @@ class InputReader:
         batched = samples is not None or any(_is_batch(named[n].modality, v) for n, v in inputs.items())
         size = _batch_size({spec.name: len(v) for spec, v in lists.items()}, samples)
         columns = {spec: v * size if len(v) == 1 else v for spec, v in lists.items()}
+        pictured = list(originals) * size if len(originals) == 1 else originals
         seen = [
-            self._sample({spec: column[i] for spec, column in columns.items()}, i if batched else None, fit)
-            for i in range(size)
+            self._sample({spec: column[i] for spec, column in columns.items()}, i if batched else None, fit, picture)
+            for i, picture in enumerate(pictured)
         ]
         rows = [values for values, _ in seen]
         canvas = Canvas(config.streams, size)
@@ -110,41 +113,48 @@ class InputReader:
     def view(self, values: Mapping[str, Any], fit: Fit) -> dict[str, Any]:
         """See :meth:`~open4m.generation.pipeline.AnyToAny.view`."""
         config = self.bundle.model.config
-        found = {name: next((s for s in config.streams if name in (s.modality, s.name)), None) for name in values}
+        found = {name: next((s for s in config.streams if name in names(s)), None) for name in values}
         specs = {name: spec or input_stream(config, name) for name, spec in found.items()}  # which raises for unknown
-        seen, _ = self._sample({specs[name]: value for name, value in values.items()}, None, fit)
-        return {spec.modality: value for spec, value in seen.items()}
+        seen, _ = self._sample({specs[name]: value for name, value in values.items()}, None, fit, None)
+        return {spec.modality: _uncovered(value) for spec, value in seen.items()}
 
     def _stream(self, name: str, value: Any, kind: StreamKind | None) -> StreamSpec:
         first = value[0] if isinstance(value, list) and value else value
-        wanted = StreamKind.TOKENS if isinstance(first, Tokens) and kind is None else kind
+        wanted = StreamKind.TOKENS if isinstance(first, Tokens | Masked) and kind is None else kind
         config = self.bundle.model.config
         spec = input_stream(config, name)
         return input_stream(config, name, wanted) if spec.kind is StreamKind.PIXELS and wanted else spec
 
     def _sample(
-        self, values: Mapping[StreamSpec, Any], row: int | None, fit: Fit
+        self, values: Mapping[StreamSpec, Any], row: int | None, fit: Fit, original: tuple[int, int] | None
     ) -> tuple[dict[StreamSpec, Any], View]:
-        """Values of one sample: read, checked, brought by one view to a square at the model's size; and that view."""
+        """Values of one sample: read, checked, brought by one view to a square at the model's size; and that view.
+
+        Of what is :class:`Masked` the hidden part is covered, its mask (size, size) bool.
+        """
         if fit not in get_args(Fit):
             raise GenerationError(f"fit is {fit!r}; known are {', '.join(get_args(Fit))}.")
         size = self.bundle.info.image_size
+        index = "" if row is None else f"[{row}]"
         read = {
-            spec: _load(get_modality(spec.modality), value, spec.modality if row is None else f"{spec.modality}[{row}]")
+            spec: _load(get_modality(spec.modality), _uncovered(value), f"{spec.modality}{index}")
             for spec, value in values.items()
         }
-        original = _original_size(read)
-        view = View.fitted(original or (size, size), size, fit)
+        view = View.fitted(_original_size(read) or original or (size, size), size, fit)
         seen = {
             spec: value if _is_cropped(spec, value) else get_modality(spec.modality).apply(value, view)
             for spec, value in read.items()
         }
-        return seen, view
+        masked = {spec: _covered(spec, seen[spec], v, view) for spec, v in values.items() if isinstance(v, Masked)}
+        return {**seen, **masked}, view
 
     def _put(self, canvas: Canvas, spec: StreamSpec, values: list[Any]) -> Canvas:
         tokens = [value for value in values if isinstance(value, Tokens)]
         if not tokens:
-            return self.codecs.put(canvas, spec, values)
+            canvas = self.codecs.put(canvas, spec, [_uncovered(value) for value in values])
+            if not any(isinstance(value, Masked) for value in values):
+                return canvas
+            return canvas.limited(spec.name, torch.from_numpy(np.stack([_visible(spec, value) for value in values])))
         if len(tokens) < len(values):
             raise GenerationError(f"{spec.modality}: give tokens for all samples of a batch, or for none.")
         if spec.kind is StreamKind.SEQUENCE:
@@ -161,6 +171,38 @@ def _is_batch(modality: str, value: Any) -> bool:
     if not get_modality(modality).value_is_list:
         return True
     return bool(value) and all(isinstance(v, list | str | Path | Tokens) for v in value)
+
+
+def _uncovered(value: Any) -> Any:
+    return value.value if isinstance(value, Masked) else value
+
+
+def _covered(spec: StreamSpec, value: Any, given: Masked, view: View) -> Masked:
+    """A value as the model sees it, without what its mask hides."""
+    name, mask = spec.modality, read_mask(given.hidden, spec.modality)
+    if spec.grid is None or isinstance(value, Tokens):
+        raise GenerationError(
+            f"{name}: masks are for pictures and grids. In a text write [S_1] in the place of what is missing, leave "
+            "out boxes or fields; of tokens say which are 'known'."
+        )
+    shape = (mask.shape[0], mask.shape[1])
+    if not same_proportions(shape, view.original):
+        raise wrong_size(name, mask, view)
+    hidden = seen_mask(mask, view)
+    if hidden_cells(hidden, spec.grid).all():
+        raise GenerationError(f"{name}: the mask hides all of it. Leave {name} out of what is given.")
+    last = _is_feature_map(spec)  # its channels come first
+    rows = np.moveaxis(value, 0, -1) if last else value
+    rows = cover(rows, hidden_cells(hidden, rows.shape[:2]))
+    return Masked(np.moveaxis(rows, -1, 0) if last else rows, hidden)
+
+
+def _visible(spec: StreamSpec, value: Any) -> np.ndarray:
+    """(L,) bool: positions of a grid that no mask touches."""
+    assert spec.grid is not None
+    if isinstance(value, Masked):
+        return ~hidden_cells(np.asarray(value.hidden), spec.grid).ravel()
+    return np.ones(spec.max_tokens, dtype=bool)
 
 
 def _as_list(modality: str, value: Any) -> list[Any]:
@@ -196,7 +238,7 @@ def _load(modality: Modality[Any], value: Any, source: str) -> Any:
 
 
 def _is_picture(spec: StreamSpec, value: Any) -> bool:
-    return spec.modality == "rgb" and not isinstance(value, Tokens)
+    return spec.modality == "rgb" and isinstance(value, np.ndarray)
 
 
 def _original_size(values: Mapping[StreamSpec, Any]) -> tuple[int, int] | None:
@@ -214,7 +256,7 @@ def _original_size(values: Mapping[StreamSpec, Any]) -> tuple[int, int] | None:
     first = "rgb" if "rgb" in sizes else next(iter(sizes))
     rows, columns = sizes[first]
     for name, (r, c) in sizes.items():
-        if abs(np.log((r * columns) / (c * rows))) > _ASPECT_TOLERANCE:
+        if not same_proportions((r, c), (rows, columns)):
             raise GenerationError(
                 f"{name} has {r} × {c} pixels and {first} {rows} × {columns}: they do not show the same picture. "
                 "Give both uncropped, or crop both alike."
@@ -228,7 +270,7 @@ def _is_feature_map(spec: StreamSpec) -> bool:
 
 def _is_cropped(spec: StreamSpec, value: Any) -> bool:
     """Whether a value shows the model's view already: ids, and feature maps on the model's own grid."""
-    return isinstance(value, Tokens) or (_is_feature_map(spec) and value.shape[1:] == spec.grid)
+    return isinstance(value, Tokens) or (_is_feature_map(spec) and _uncovered(value).shape[1:] == spec.grid)
 
 
 def _shown(spec: StreamSpec, value: Any, view: View) -> np.ndarray:

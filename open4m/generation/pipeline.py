@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,20 @@ import torch
 from torch import Tensor
 
 from open4m.errors import GenerationError
-from open4m.generation.canvas import Canvas, span_bounds
+from open4m.generation.checks import check_request
 from open4m.generation.codecs import Codecs, Coded
-from open4m.generation.defaults import input_stream, make_plan, modalities, target_stream
-from open4m.generation.engine import Progress, run
+from open4m.generation.defaults import as_names, given_streams, make_plan, modalities, target_stream
+from open4m.generation.editing import Region, all_but, carried_over, opened
+from open4m.generation.engine import Outcome, Progress, moments, run
 from open4m.generation.features import Pool, encoder_features, first_sample
-from open4m.generation.inputs import InputReader
-from open4m.generation.passes import Passes
-from open4m.generation.plan import Plan, TargetPlan
+from open4m.generation.inputs import Given, InputReader
+from open4m.generation.passes import Passes, Weights
+from open4m.generation.plan import Plan
 from open4m.generation.result import Result
+from open4m.generation.stored import Record, read_tokens
+from open4m.generation.streaming import Partial, partial_results
 from open4m.generation.super_resolution import low_resolution, upscaling_plan
-from open4m.hub import Bundle, describe, load_bundle
-from open4m.hub.blueprint import Blueprint
-from open4m.hub.needs import needs_of
+from open4m.hub import Bundle, load_bundle
 from open4m.modalities.view import Fit
 from open4m.streams import StreamKind
 
@@ -48,45 +48,13 @@ def load(
     return AnyToAny(load_bundle(name, dtype, device, text_tokenizer))
 
 
-def preview(
-    name: str | Path, targets: Sequence[str] = (), given: Sequence[str] = (), dtype: torch.dtype = torch.float32
-) -> Plan:
-    """The plan of a model from its configuration alone, with the memory and the downloads that it would need.
-
-    No weights are read, and nothing is fetched for models of the catalogue.
-
-    Args:
-        name: as for :func:`load`.
-        targets: modalities to generate; none = all that are not given.
-        given: modalities or streams that would be given.
-        dtype: of the weights.
-
-    Raises:
-        UnknownNameError, GenerationError, CheckpointError: as :func:`load` and :meth:`AnyToAny.plan`.
-    """
-    known = describe(name)
-    wanted = _as_names(targets) or [t for t in modalities(known.config.targets) if t not in given]
-    inputs = [input_stream(known.config, name).name for name in _as_names(given)]
-    return _with_needs(make_plan(known, wanted, inputs), known, dtype)
-
-
-def preview_upscale(name: str | Path, plan: Plan, dtype: torch.dtype = torch.float32) -> Plan:
-    """As :func:`preview`, for the super-resolution model ``name`` after another model's ``plan``."""
-    known = describe(name)
-    return _with_needs(upscaling_plan(known, plan), known, dtype)
-
-
-def _with_needs(plan: Plan, known: Blueprint, dtype: torch.dtype) -> Plan:
-    needs = needs_of(known, [*plan.inputs, *(target.stream for target in plan.targets)], dtype)
-    return replace(plan, needs=needs.lines())
-
-
 class AnyToAny:
     """A trained system: predicts any of its modalities from any subset of the others.
 
     Inputs are given as ``modality → value``: what the modality's card describes, a path to a file of it, a PIL picture
     (``rgb``), a plain string (``caption``), or :class:`~open4m.generation.inputs.Tokens`; or a list of these for a
-    batch. Text may be continued: the caption ``"a dog [S_1]"`` has an open end.
+    batch. Text may have gaps: the caption ``"a dog [S_1]"`` has an open end. So may pictures and other grids:
+    ``Masked(picture, mask)``. Of metadata any fields may be given: ``{"brightness": 200, "n_humans": 2}``.
 
     Args:
         bundle: see :func:`open4m.hub.bundle.load_bundle`.
@@ -118,12 +86,27 @@ class AnyToAny:
         return modalities(self.bundle.model.config.targets)
 
     # -- what users do --------------------------------------------------------------------------------
-    def plan(self, targets: Sequence[str], given: Sequence[str] = ()) -> Plan:
-        """What :meth:`generate` would do by default. Names are modalities or streams."""
-        config = self.bundle.model.config
-        return make_plan(
-            self.bundle, _as_names(targets), [input_stream(config, name).name for name in _as_names(given)]
-        )
+    def plan(
+        self,
+        targets: Sequence[str],
+        given: Sequence[str] = (),
+        *,
+        partial: Collection[str] = (),
+        via: Sequence[str] = (),
+        guidance: Weights | None = None,
+    ) -> Plan:
+        """What :meth:`generate` would do by default. Names are modalities or streams.
+
+        Args:
+            targets: what to generate.
+            given: what will be given.
+            partial: those of ``given`` of which a part will be hidden (:class:`~open4m.generation.masks.Masked`).
+            via: what to generate first, in this order, so that the targets see it ("think in modalities").
+            guidance: of all targets: one weight for everything they see, or one for each of several inputs, negative
+                ones included: ``{"caption": 2.0, "depth": -0.5}`` (:func:`~open4m.generation.defaults.guided`).
+        """
+        inputs = given_streams(self.bundle.model.config, as_names(given), partial)
+        return make_plan(self.bundle, as_names(targets), inputs, via=as_names(via), guidance=guidance)
 
     def generate(
         self,
@@ -154,16 +137,165 @@ class AnyToAny:
         Raises:
             UnknownNameError, GenerationError, ModalityError: with what was expected and how to mend it.
         """
-        given = self._reader.read(inputs, samples, fit=fit)
-        streams = tuple(given.canvas.tracks)
-        if plan is None:
-            plan = make_plan(self.bundle, _as_names(targets or ()), streams)
-        self._check(plan, targets, streams, given.canvas)
-        seeds = _seeds(seed, given.canvas.batch)
+        given, plan, seeds = self._prepared(inputs, targets, seed, samples, plan, fit)
         finer = super_resolution.plan_upscale(plan) if super_resolution is not None else None  # before any work
-        outcome = run(plan, given.canvas, self._passes, seeds, self.bundle.text, progress)
-        result = Result(plan, outcome, self.codecs, seeds, given, fit)
+        result = self._run(plan, given, seeds, fit, progress)
         return result if super_resolution is None else super_resolution.upscale(result, plan=finer, progress=progress)
+
+    def stream(
+        self,
+        inputs: Mapping[str, Any],
+        targets: Sequence[str] | None = None,
+        *,
+        seed: int | Sequence[int] = 0,
+        samples: int | None = None,
+        plan: Plan | None = None,
+        fit: Fit = "crop",
+    ) -> Iterator[Partial]:
+        """As :meth:`generate`, step by step; the last partial result holds the whole one.
+
+        >>> for partial in model.stream({"caption": "a red couch"}, ["rgb"]):
+        ...     print(partial.target, partial.step, partial.steps)
+        ...     partial.values[partial.target].image
+
+        Leaving the loop, or closing the iterator, ends generation after the current step.
+        """
+        given, plan, seeds = self._prepared(inputs, targets, seed, samples, plan, fit)
+        steps = moments(plan, given.canvas, self._passes, seeds, self.bundle.text)
+        return partial_results(steps, plan, self.codecs, seeds, given, fit)
+
+    # -- going on from a result -----------------------------------------------------------------------
+    def edit(
+        self,
+        result: Result,
+        changes: Mapping[str, Any],
+        targets: Sequence[str] | None = None,
+        *,
+        keep: Sequence[str] | None = None,
+        seed: int | Sequence[int] | None = None,
+        plan: Plan | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Propagate a change in some modalities to others: a moved box, another palette, a turned pose.
+
+        >>> out = model.generate({"caption": "a dog in a park"}, ["det", "rgb"])
+        >>> moved = model.edit(out, {"det": [dataclasses.replace(out["det"].value[0], xmin=0.5, xmax=0.9)]})
+        >>> moved["rgb"].image  # of the same caption and the moved box
+
+        Args:
+            result: of :meth:`generate`, :meth:`edit` or :meth:`load_result`; it is left as it is.
+            changes: modality → new value, as for :meth:`generate`: the model sees it instead of the old one.
+            targets: what to generate anew; default: what the result was asked for, without what is changed or kept.
+            keep: modalities of the result that the model goes on seeing, token for token; default: those that were
+                given and are neither changed nor generated.
+            seed: see :meth:`generate`; default: one more than the result's own.
+            plan: an edited plan of :meth:`plan`.
+            progress: see :meth:`generate`.
+
+        Raises:
+            UnknownNameError, GenerationError, ModalityError: nothing to generate, something both kept and changed, …
+        """
+        if targets is None and plan is None:
+            targets = [name for name in result.plan.requested if name not in (*changes, *(keep or ()))]
+            if not targets:
+                raise GenerationError("Everything is changed or kept, so there is nothing to generate. Name targets.")
+        wanted = plan.requested if targets is None and plan is not None else as_names(targets or ())
+        given = carried_over(self._reader, result, changes, wanted, keep)
+        plan = plan or make_plan(self.bundle, wanted, tuple(given.canvas.tracks))
+        check_request(self.codecs, plan, given.canvas, wanted)
+        seeds = _seeds([s + 1 for s in result.seeds] if seed is None else seed, given.canvas.batch)
+        return self._run(plan, given, seeds, result.fit, progress)
+
+    def repaint(
+        self,
+        result: Result,
+        regions: Mapping[str, Region],
+        *,
+        keep: Sequence[str] | None = None,
+        seed: int | Sequence[int] | None = None,
+        plan: Plan | None = None,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Draw parts of a result anew; the rest of them stays as it is, token for token.
+
+        >>> model.repaint(out, {"rgb": mask, "metadata": ["brightness"], "det": [0, 2]})
+
+        Args:
+            result: see :meth:`edit`.
+            regions: modality → where. For grids a mask over the picture of the result: (H, W) bool, True = anew, or a
+                picture or file in which that is white. For metadata names of fields, for boxes and people indices.
+            keep: see :meth:`edit`; default: everything else.
+            seed, plan, progress: see :meth:`edit`.
+
+        Raises:
+            UnknownNameError, GenerationError, ModalityError: no such part; an empty region, or one of another size.
+        """
+        changes = opened(self.codecs, result, regions)
+        kept = all_but(result, regions) if keep is None else keep
+        return self.edit(result, changes, list(regions), keep=kept, seed=seed, plan=plan, progress=progress)
+
+    def load_result(self, folder: str | Path) -> Result:
+        """A result of this model that :meth:`Result.save` has written, to look at or to go on from.
+
+        Values that were averaged over the probabilities of one-step targets (``decode="expected"``) are looked up from
+        the tokens instead; :meth:`repeat` gives them exactly. What a super-resolution model made is left out.
+
+        Raises:
+            GenerationError, CheckpointError: there is no whole result, or it is of another model.
+        """
+        record, given, outcome = self._stored(Path(folder))
+        return Result(record.plan, outcome, self.codecs, record.seeds, given, record.fit)
+
+    def repeat(
+        self, folder: str | Path, *, super_resolution: AnyToAny | None = None, progress: Progress | None = None
+    ) -> Result:
+        """Generate a saved result again, from the inputs, plan and seeds in its folder: bit for bit on one machine.
+
+        Args:
+            folder: that :meth:`Result.save` has written.
+            super_resolution: the second model, where there was one.
+            progress: see :meth:`generate`.
+
+        Raises:
+            GenerationError, CheckpointError: as :meth:`load_result`; or the second model is missing.
+        """
+        record, given, _ = self._stored(Path(folder))
+        if (record.super_resolution is None) != (super_resolution is None):
+            which = "none" if record.super_resolution is None else record.super_resolution.model
+            raise GenerationError(f"{folder}: the second model, for super-resolution, was {which}. Give the same.")
+        check_request(self.codecs, record.plan, given.canvas)
+        result = self._run(record.plan, given, record.seeds, record.fit, progress)
+        if super_resolution is None:
+            return result
+        return super_resolution.upscale(result, plan=record.super_resolution, progress=progress)
+
+    def _stored(self, folder: Path) -> tuple[Record, Given, Outcome]:
+        record = Record.read(folder)
+        if record.plan.model != self.bundle.info.name:
+            raise GenerationError(
+                f"{folder}: made by {record.plan.model}, this is {self.bundle.info.name}. Load the former."
+            )
+        return record, *read_tokens(folder, record, self.bundle.model.config.streams)
+
+    def _prepared(
+        self,
+        inputs: Mapping[str, Any],
+        targets: Sequence[str] | None,
+        seed: int | Sequence[int],
+        samples: int | None,
+        plan: Plan | None,
+        fit: Fit,
+    ) -> tuple[Given, Plan, list[int]]:
+        """Inputs, plan and seeds of a request that can be fulfilled."""
+        given = self._reader.read(inputs, samples, fit=fit)
+        if plan is None:
+            plan = make_plan(self.bundle, as_names(targets or ()), tuple(given.canvas.tracks))
+        check_request(self.codecs, plan, given.canvas, as_names(targets or ()))
+        return given, plan, _seeds(seed, given.canvas.batch)
+
+    def _run(self, plan: Plan, given: Given, seeds: Sequence[int], fit: Fit, progress: Progress | None) -> Result:
+        outcome = run(plan, given.canvas, self._passes, seeds, self.bundle.text, progress)
+        return Result(plan, outcome, self.codecs, seeds, given, fit)
 
     def plan_upscale(self, plan: Plan) -> Plan:
         """What :meth:`upscale` would do by default after another model's ``plan``."""
@@ -184,7 +316,7 @@ class AnyToAny:
         """
         canvas = low_resolution(self.bundle, result.canvas)
         plan = plan or self.plan_upscale(result.plan)
-        self._check(plan, None, tuple(canvas.tracks), canvas)
+        check_request(self.codecs, plan, canvas)
         seeds = [seed + 1 for seed in result.seeds]  # as published
         outcome = run(plan, canvas, self._passes, seeds, self.bundle.text, progress)
         return result.with_finer(plan, outcome, self.codecs)
@@ -246,39 +378,6 @@ class AnyToAny:
         found = encoder_features(self.bundle.model, given.canvas, wanted, pool)
         results = found if given.batched else [first_sample(features) for features in found]
         return results[0] if layers is None else dict(zip(wanted, results, strict=True))
-
-    # -- checks --------------------------------------------------------------------------------
-    def _check(self, plan: Plan, targets: Sequence[str] | None, streams: tuple[str, ...], canvas: Canvas) -> None:
-        """Refuse what cannot be fulfilled before any work is done."""
-        if plan.inputs != streams:
-            expected, found = ", ".join(plan.inputs) or "nothing", ", ".join(streams) or "nothing"
-            raise GenerationError(f"The plan was made for {expected} as input, but {found} was given.")
-        for name in _as_names(targets or ()):
-            plan[name]
-        for target in plan.targets:
-            self._check_settings(target)
-            if target.is_sequence:
-                for row in range(canvas.batch if target.stream in canvas.tracks else 0):
-                    span_bounds(canvas.sequence(target.stream, row), target.modality)
-            elif not canvas.open_positions(target.stream).shape[1]:
-                raise GenerationError(f"{target.modality} is given completely and asked for. Leave out one of the two.")
-
-    def _check_settings(self, target: TargetPlan) -> None:
-        config = self.bundle.model.config
-        spec, name = config.stream(target.stream), target.modality
-        if not spec.is_target or target.is_sequence != (spec.kind is StreamKind.SEQUENCE):
-            raise GenerationError(f"{target.stream} cannot be generated with the scheme {target.scheme}.")
-        if target.tokens > spec.max_tokens or (target.tokens < spec.max_tokens and not target.is_sequence):
-            most = "at most " if target.is_sequence else ""
-            raise GenerationError(f"{name}: tokens is {target.tokens}; expected {most}{spec.max_tokens}.")
-        for stream in (*target.conditions, *target.guided_streams):
-            config.index(stream)  # raises for names that are no stream, which would silently guide nothing
-        if target.is_sequence:
-            _ = self.codecs.text  # raises if there is none
-
-
-def _as_names(names: Sequence[str] | str) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> list[int]:

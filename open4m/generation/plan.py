@@ -14,7 +14,12 @@ from open4m.errors import GenerationError, UnknownNameError
 from open4m.generation.decoding import GridStep
 from open4m.generation.passes import Weights
 from open4m.generation.sampling import Sampler
-from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
+from open4m.generation.schedules import (
+    check_temperature_schedule,
+    check_token_schedule,
+    temperature_schedule,
+    token_schedule,
+)
 
 Scheme = Literal["maskgit", "roar", "autoregressive"]
 FORMAT_VERSION = 1
@@ -32,6 +37,8 @@ class TargetPlan:
         steps: passes over a grid; 1 for sequences, which take a step per token.
         token_schedule, temperature_schedule: see :mod:`open4m.generation.schedules`.
         temperature, top_k, top_p: see :class:`~open4m.generation.sampling.Sampler`.
+        gumbel: noise on the confidences by which MaskGIT chooses positions, falling linearly to 0 with the steps (Chang
+            et al. 2022: 4.5); 0 = none, as published for 4M.
         guidance: 1 = off; one weight for all ``conditions`` together, or stream → weight for several contrasts.
         conditions: streams that a single guidance weight contrasts with their absence.
         decode: ``expected`` turns a one-step prediction into a value through the mean code vector of every position,
@@ -53,6 +60,7 @@ class TargetPlan:
     temperature_schedule: str = "constant"
     top_k: int | float = 0
     top_p: float = 0.8
+    gumbel: float = 0.0
     guidance: Weights = 1.0
     conditions: tuple[str, ...] = ()
     decode: Literal["tokens", "expected"] = "tokens"
@@ -61,6 +69,7 @@ class TargetPlan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conditions", tuple(self.conditions))
+        check_token_schedule(self.token_schedule)
         check_temperature_schedule(self.temperature_schedule)
         problem = self._problem()
         if problem:
@@ -73,6 +82,8 @@ class TargetPlan:
             return f"tokens and steps must be at least 1, not {self.tokens} and {self.steps}."
         if self.temperature < 0 or not 0 <= self.top_p <= 1 or self.top_k < 0:
             return "temperature and top_k must not be negative, and top_p must be in [0, 1]."
+        if self.gumbel < 0 or (self.gumbel and self.scheme != "maskgit"):
+            return f"gumbel is {self.gumbel:g}; expected 0 or more, and 0 for any scheme but maskgit."
         if self.is_sequence and self.steps != 1:
             return "sequences have steps 1: they take one step per token."
         if self.repeats < 1 or (self.repeats > 1 and not self.is_sequence):
@@ -99,7 +110,8 @@ class TargetPlan:
         counts = token_schedule(name, self.steps, tokens)
         temperatures = temperature_schedule(self.temperature_schedule, self.temperature, counts)
         return [
-            GridStep(count, replace(self.sampler, temperature=t)) for count, t in zip(counts, temperatures, strict=True)
+            GridStep(count, replace(self.sampler, temperature=t), self.gumbel * (1 - number / len(counts)))
+            for number, (count, t) in enumerate(zip(counts, temperatures, strict=True), start=1)
         ]
 
     def views(self, known: Iterable[str]) -> int:

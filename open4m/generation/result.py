@@ -16,10 +16,12 @@ from torch import Tensor
 
 from open4m.errors import UnknownNameError
 from open4m.files import atomic_path, filled_folder, write_json
+from open4m.generation.canvas import Canvas
 from open4m.generation.codecs import Codecs, Coded
 from open4m.generation.engine import Outcome
 from open4m.generation.inputs import Given
 from open4m.generation.plan import Plan
+from open4m.generation.stored import PLAN_FILE, TOKENS_FILE, Record, write_tokens
 from open4m.modalities.base import Modality
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import Fit, Resample, View
@@ -28,7 +30,6 @@ from open4m.streams import StreamKind, StreamSpec
 if TYPE_CHECKING:
     from open4m.generation.ensemble import Ensemble
 
-PLAN_FILE = "plan.json"
 _SMALLEST_PICTURE = 224
 
 
@@ -210,7 +211,8 @@ class Result(Mapping[str, Any]):
         fit: how pictures became squares.
         samples: the results sample by sample.
         batched: whether several samples were asked for.
-        canvas: all inputs and targets of ``plan``, as streams.
+        given: the inputs.
+        outcome: what running ``plan`` gave.
     """
 
     def __init__(
@@ -221,7 +223,8 @@ class Result(Mapping[str, Any]):
         self.seeds = tuple(seeds)
         self.fit: Fit = fit
         self.batched = given.batched
-        self.canvas = outcome.canvas
+        self.given = given
+        self.outcome = outcome
         self._scenes = [
             (Background(picture), letterbox)
             for picture, letterbox in zip(given.pictures, given.letterboxes, strict=True)
@@ -251,6 +254,11 @@ class Result(Mapping[str, Any]):
             for row, scene in enumerate(self._scenes)
         ]
 
+    @property
+    def canvas(self) -> Canvas:
+        """All inputs and targets of ``plan``, as streams."""
+        return self.outcome.canvas
+
     def __getitem__(self, modality: str) -> Any:
         items = [sample[modality] for sample in self.samples]
         return items if self.batched else items[0]
@@ -272,19 +280,18 @@ class Result(Mapping[str, Any]):
         return Ensemble(self)
 
     def save(self, folder: str | Path) -> None:
-        """Write values, pictures, plan and seeds into a folder (several samples: one sub-folder each).
+        """Write values, pictures, tokens, plan and seeds into a folder (several samples: one sub-folder each).
 
-        Everything is computed and written beside the folder first; then the files are moved in, the plan last.
+        Everything is computed and written beside the folder first; then the files are moved in, the plan last. The
+        folder holds all that :meth:`~open4m.generation.pipeline.AnyToAny.repeat` and ``edit`` need.
         """
         for items in _by_model(item for sample in self.samples for item in sample.values()):
             decode_together(items)
         with filled_folder(folder) as temporary:
             for number, sample in enumerate(self.samples):
                 sample.write_to(temporary / f"{number:04d}" if self.batched else temporary)
-        record = {"plan": self.plan.to_dict(), "seeds": list(self.seeds), "fit": self.fit}
-        if self.super_resolution is not None:
-            record["super_resolution"] = self.super_resolution.to_dict()
-        write_json(Path(folder) / PLAN_FILE, record)
+            write_tokens(temporary / TOKENS_FILE, self.given, self.outcome)
+        write_json(Path(folder) / PLAN_FILE, Record.of(self).to_dict())
 
 
 def _by_model(items: Iterable[Item]) -> Iterator[list[Item]]:

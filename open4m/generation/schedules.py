@@ -9,6 +9,8 @@ import numpy as np
 
 from open4m.errors import GenerationError
 
+TOKEN_SCHEDULES = ("linear", "cosine", "monotone_cosine")
+
 _COLDEST = 1e-9
 
 
@@ -17,10 +19,12 @@ def token_schedule(name: str, steps: int, tokens: int) -> list[int]:
 
     ``linear``: as even as possible, larger steps first, empty steps dropped (so there are at most ``tokens`` steps).
     ``cosine``: few, many, few – the published S-curve ``½(1 + cos(πi/n))``, not MaskGIT's monotone one; with many
-    steps some may be empty.
+    steps some may be empty. ``monotone_cosine``: MaskGIT's own (Chang et al. 2022, Sec. 3.3): ``⌊T cos(πi/2n)⌋`` tokens
+    are open after step i, so that few are decided first and most last.
     """
     if steps < 1 or tokens < 1:
         raise GenerationError(f"A schedule needs at least one step and one token, not {steps} and {tokens}.")
+    check_token_schedule(name)
     if name == "linear":
         marks = [i * tokens // steps for i in range(steps + 1)]
         parts = sorted((b - a for a, b in pairwise(marks)), reverse=True)
@@ -32,7 +36,8 @@ def token_schedule(name: str, steps: int, tokens: int) -> list[int]:
             parts.append(min(left, round(tokens * (a - b))))
             left -= parts[-1]
         return [*parts, left]
-    raise GenerationError(f"Unknown token schedule {name!r}. Known: linear, cosine.")
+    still_open = [math.floor(tokens * math.cos(math.pi * i / (2 * steps))) for i in range(steps)]
+    return [a - b for a, b in pairwise([*still_open, 0])]
 
 
 def temperature_schedule(name: str, start: float, tokens: list[int]) -> list[float]:
@@ -55,6 +60,12 @@ def temperature_schedule(name: str, start: float, tokens: list[int]) -> list[flo
     points = np.minimum(np.arange(len(tokens)), total - 1)
     values = lowest + (start - lowest) * (1 - decided) * curve[points]
     return [float(t) for t in values[:-1]] + [lowest]
+
+
+def check_token_schedule(name: str) -> None:
+    """Raise :class:`GenerationError` unless ``name`` is a token schedule."""
+    if name not in TOKEN_SCHEDULES:
+        raise GenerationError(f"Unknown token schedule {name!r}. Known: {', '.join(TOKEN_SCHEDULES)}.")
 
 
 def check_temperature_schedule(name: str) -> None:

@@ -58,10 +58,15 @@ def test_every_true_sentence_is_allowed(name: str) -> None:
         assert closing is not None and closing.end
 
 
-def random_sentence(grammar: Grammar, room: int, rng: np.random.Generator) -> list[int]:
+GAP = text_tokenizer().sentinel(1)
+
+
+def random_sentence(
+    grammar: Grammar, room: int, rng: np.random.Generator, given_ids: tuple[int, ...] = (GAP,)
+) -> list[int]:
     """Any of the ids that are allowed, until the sentence closes."""
     stop = text_tokenizer().sentinel(2)
-    sentence = grammar.begin(stop)
+    sentence = grammar.begin(given_ids, stop)
     assert sentence is not None
     ids: list[int] = []
     while not ids or ids[-1] != stop:
@@ -98,9 +103,51 @@ def test_every_allowed_sentence_parses_completely(name: str, seed: int) -> None:
             assert len(value) == words.count("polygon")
 
 
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), followed=st.booleans())
+def test_gaps_are_filled_with_whole_boxes(seed: int, followed: bool) -> None:
+    modality, text, rng = get_modality("det"), text_tokenizer(), np.random.default_rng(seed)
+    grammar = grammar_of(modality, text)
+    assert grammar is not None and isinstance(modality, TextModality)
+    before = text.encode("v0=1 v1=2 v2=300 v3=400 dog")
+    after = [*(text.encode("v0=500 v1=600 v2=700 v3=800 teddy bear") if followed else []), text.eos]
+    ids = random_sentence(grammar, 60, rng, (*before, GAP, *after))
+    assert text.eos not in ids
+    words = text.decode([*before, *ids[:-1], *after[:-1]])
+    boxes = modality.from_words(words)
+    assert len(boxes) == words.count("v3=") and boxes[0].class_name == "dog"
+    assert not followed or boxes[-1].class_name == "teddy bear"
+
+
+def test_fields_that_are_given_are_not_written_again() -> None:
+    grammar, text = grammar_of(get_modality("metadata"), text_tokenizer()), text_tokenizer()
+    assert grammar is not None
+    before = text.encode("v1=5 v0=2 v1=10 v0=30")
+    ids = random_sentence(grammar, 60, np.random.default_rng(0), (*before, GAP))
+    words = text.decode([*before, *ids[:-2]])
+    assert words.count("v1=") == len(set(words.split()[::2])) == 21
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *(
+            ("det", "v0=1 v1=2 [S_1] v3=400 dog"),
+            ("det", "[S_1] v3=400 dog"),
+            ("det", "[S_1] v0=1 [S_2]"),
+            ("det", "dog [S_1]"),
+        ),
+        *(("color_palette", "v1=5 v0=3 [S_1] v0=3"), ("caption", "[S_1]")),
+    ],
+)
+def test_other_gaps_are_filled_freely(name: str, words: str) -> None:
+    grammar = grammar_of(get_modality(name), text_tokenizer())
+    assert grammar is not None and grammar.begin(text_tokenizer().encode(words), 6) is None
+
+
 def test_free_text_has_no_grammar() -> None:
     grammar = grammar_of(get_modality("caption"), text_tokenizer())
-    assert grammar is not None and grammar.begin(6) is None
+    assert grammar is not None and grammar.begin([GAP], 6) is None
     assert grammar_of(get_modality("depth"), text_tokenizer()) is None
 
 

@@ -254,7 +254,7 @@ def test_saving_and_reading_back(tmp_path: Path) -> None:
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {
         *("depth.png", "depth.picture.png", "semseg.png", "semseg.picture.png"),
-        *("color_palette.json", "color_palette.picture.png", "plan.json"),
+        *("color_palette.json", "color_palette.picture.png", "plan.json", "tokens.safetensors"),
     }
     assert [p.name for p in tmp_path.iterdir()] == ["out"]  # nothing temporary is left
     saved = get_modality("depth").read(tmp_path / "out" / "depth.png")

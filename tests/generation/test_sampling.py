@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,16 +11,21 @@ from hypothesis import strategies as st
 
 from open4m.errors import GenerationError
 from open4m.generation.sampling import Sampler, filter_logits, uniforms
-from open4m.generation.schedules import check_temperature_schedule, temperature_schedule, token_schedule
+from open4m.generation.schedules import (
+    TOKEN_SCHEDULES,
+    check_temperature_schedule,
+    temperature_schedule,
+    token_schedule,
+)
 
 
-@given(st.sampled_from(["linear", "cosine"]), st.integers(1, 300), st.integers(1, 800))
+@given(st.sampled_from(TOKEN_SCHEDULES), st.integers(1, 300), st.integers(1, 800))
 def test_a_schedule_decides_every_token_once(name: str, steps: int, tokens: int) -> None:
     parts = token_schedule(name, steps, tokens)
     assert sum(parts) == tokens and min(parts) >= 0 and len(parts) <= steps
 
 
-@given(st.sampled_from(["linear", "cosine"]), st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.floats(0, 5))
+@given(st.sampled_from(TOKEN_SCHEDULES), st.integers(1, 60), st.integers(1, 200), st.floats(0, 1), st.floats(0, 5))
 def test_onex_ends_at_its_minimum_and_never_leaves_its_range(
     kind: str, steps: int, tokens: int, lowest: float, extra: float
 ) -> None:
@@ -32,6 +39,12 @@ def test_onex_ends_at_its_minimum_and_never_leaves_its_range(
 def test_unknown_temperature_schedules_are_named(name: str) -> None:
     with pytest.raises(GenerationError, match="Known: constant, linear, onex"):
         check_temperature_schedule(name)
+
+
+def test_the_monotone_schedule_is_that_of_maskgit() -> None:
+    parts = token_schedule("monotone_cosine", 8, 196)
+    assert parts == [4, 11, 19, 24, 30, 33, 37, 38]
+    assert [sum(parts[i:]) for i in range(8)] == [int(196 * math.cos(math.pi * i / 16)) for i in range(8)]
 
 
 def test_unknown_token_schedule() -> None:
