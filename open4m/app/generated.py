@@ -6,11 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from open4m.app.page import Panel, Picture, Section, write_page
 from open4m.app.panels import SIZE, generated_panels, given_panels
 from open4m.generation.ensemble import ENSEMBLE_FILE, Ensemble, MergedItem
 from open4m.generation.pipeline import AnyToAny
-from open4m.generation.result import PLAN_FILE, Result
+from open4m.generation.result import Result
+from open4m.generation.stored import PLAN_FILE
+from open4m.streams import StreamKind
+
+
+def given_values(model: AnyToAny, result: Result) -> dict[str, Any]:
+    """Modality → value of what the first sample of a result was given, as far as its tokens tell.
+
+    Left out are vectors, which are no tokens, and grids of which a part was hidden.
+    """
+    canvas, found = result.given.canvas, {}
+    for name, track in canvas.tracks.items():
+        spec = canvas.spec(name)
+        if spec.kind is StreamKind.SEQUENCE:
+            found[spec.modality] = model.codecs.value(spec, track.ids[0][track.known[0]])
+        elif spec.kind is StreamKind.TOKENS and bool(track.known[0].all()):
+            found[spec.modality] = model.codecs.value(spec, track.ids[0])
+    picture = result.given.pictures[0]
+    return found if picture is None else {"rgb": np.asarray(picture), **found}
 
 
 def write_generated(path: Path, model: AnyToAny, given: Mapping[str, Any], result: Result, title: str) -> None:

@@ -11,6 +11,7 @@ from tyro.extras import SubcommandApp
 
 from open4m.cli import (
     demo,
+    edit,
     ensemble,
     evaluate,
     generate,
@@ -32,6 +33,8 @@ def build() -> SubcommandApp:
     app = SubcommandApp()
     app.command(demo.demo)
     app.command(generate.generate)
+    app.command(edit.edit)
+    app.command(edit.repeat)
     app.command(evaluate.evaluate)
     app.command(sweep.sweep)
     app.command(ensemble.ensemble)

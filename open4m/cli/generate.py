@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, make_dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from open4m.cli.options import Given, Words, assignments, inputs_of, masked, name_list, weights
+from open4m.cli.results import Results
 from open4m.errors import GenerationError
-from open4m.modalities.base import Modality
-from open4m.modalities.registry import all_modalities, get_modality
+from open4m.modalities.registry import get_modality
 from open4m.modalities.view import Fit
 
-
-def _option(modality: Modality[Any]) -> Any:
-    """A file, or a text for ``--caption``; the help names the kinds of file."""
-    metavar = "TEXT" if modality.name == "caption" else "|".join(modality.extensions[:2]).upper()
-    return Annotated[str | None, arg(metavar=metavar, help=modality.card.title + ".", help_behavior_hint="")]
-
-
-Given = make_dataclass(
-    "Given", [(name, _option(modality), field(default=None)) for name, modality in all_modalities().items()]
-)
-"""One option per registered modality."""
+if TYPE_CHECKING:
+    from open4m.generation import Plan
 
 
 def generate(
     files: Positional[Annotated[tuple[Path, ...], arg(help_behavior_hint="")]] = (),
     *,
-    to: Annotated[tuple[str, ...], arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
+    to: Annotated[Words, arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
+    via: Annotated[Words, arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     out: Path = Path("out"),
     model: str = "scenes-tiny",
@@ -43,6 +33,10 @@ def generate(
     ensemble: int = 1,
     fit: Fit = "crop",
     repeats: int | None = None,
+    guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
+    settings: Annotated[Words, arg(name="set", metavar="TARGET.SETTING=VALUE ...", help_behavior_hint="")] = (),
+    mask: Annotated[Words, arg(metavar="[MODALITY=]FILE ...", help_behavior_hint="")] = (),
+    load_plan: Path | None = None,
     super_resolution: str | None = None,
     plan: bool = False,
     json: bool = False,
@@ -57,9 +51,14 @@ def generate(
 
     open4m generate --depth d.png --color-palette colours.json --to rgb --plan
 
+    open4m generate --caption "a street" --metadata brightness=60 n_humans=2 --guidance caption=2 metadata=3 --to rgb
+
+    open4m generate photo.jpg --mask hole.png --to rgb --set rgb.steps=12 rgb.temperature=0.7
+
     Args:
         files: pictures of any size and kind; each gets a folder of its own.
         to: modalities to predict; without it, all that the model can predict.
+        via: modalities to predict first, in this order; the others see them.
         given: inputs by modality, besides or instead of pictures.
         out: where values, pictures and index.html go.
         model: name or folder of the model.
@@ -68,36 +67,30 @@ def generate(
         ensemble: merge so many samples per input into one, with maps of where they disagree.
         fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
         repeats: how often sequences (boxes, captions, …) are drawn, to be merged; default: as the model asks for.
+        guidance: how strongly everything given counts (1 = as the model sees it), or each of several inputs: 0 ignores
+            it, more than 1 exaggerates it, a negative number gets away from it.
+        settings: of single targets, such as rgb.steps, depth.temperature, rgb.guidance, rgb.scheme; --plan shows them.
+        mask: a picture that hides a part of what is given: white is open, and predicted if the modality is asked for.
+        load_plan: a plan.json of earlier results (or of --plan --json) to follow instead of the default.
         super_resolution: a second model that raises the resolution of the results.
         plan: only print what would be done.
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
     import open4m
-    from open4m.app.generated import write_ensemble, write_generated
-    from open4m.generation import preview, preview_upscale, sampling_plan
+    from open4m.generation import preview_upscale, sampling_plan
 
-    inputs = {name: value for name, value in asdict(given).items() if value is not None}
-    jobs = _jobs(files, inputs, out)
-    names = [*(["rgb"] if files else []), *inputs]
+    inputs = inputs_of(given)
+    jobs = [replace(job, inputs=masked(mask, job.inputs)) for job in _jobs(files, inputs, out)]
     for option, count in (("--samples", samples), ("--ensemble", ensemble)):
         if count < 1:
             raise GenerationError(f"{option} is {count}; expected at least 1.")
     if samples > 1 and ensemble > 1:
         raise GenerationError("--samples gives variations, --ensemble merges them. Leave out one of the two.")
-    if not names and not to:
+    if not jobs[0].inputs and not to and load_plan is None:
         raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
-    for name in to:
-        get_modality(name)
-    planned = preview(model, to, names)  # also refuses what cannot be done, before anything is loaded or fetched
-    wanted = list(planned.requested)
+    planned = _planned(model, jobs[0].inputs, to, via, guidance, settings, load_plan)
     if repeats is not None:
-        sequences = [target.modality for target in planned.targets if target.is_sequence]
-        if not sequences:
-            raise GenerationError(
-                "--repeats is for sequences, none of which is asked for. Add one, such as det, to --to."
-            )
-        for name in sequences:
-            planned = planned.edit(name, repeats=repeats)
+        planned = _repeated(planned, repeats)
     if ensemble > 1:
         planned = sampling_plan(planned)
     plans = {"plan": planned}
@@ -110,38 +103,52 @@ def generate(
     loaded = open4m.load(model)
     finer = None if super_resolution is None else open4m.load(super_resolution)
     seen = [loaded.view(job.inputs, fit) for job in jobs]  # a bad file is found before the first one is worked on
-    console, summary = Console(stderr=True), []
-    with Progress(console=console, disable=json or not console.is_terminal) as progress:
+    with Results(loaded, json) as results:
         for job, values in zip(jobs, seen, strict=True):
-            task = progress.add_task(escape(job.name), total=None)
             result = loaded.generate(
                 job.inputs,
-                wanted,
                 seed=seed,
                 samples=max(samples, ensemble) if max(samples, ensemble) > 1 else None,
                 plan=planned,
                 fit=fit,
                 super_resolution=finer,
-                progress=lambda name, done, total, task=task, job=job: progress.update(
-                    task, description=escape(f"{job.name}: {name}"), completed=done, total=total
-                ),
+                progress=results.progress(job.name),
             )
-            page = job.folder / "index.html"
             if ensemble > 1:
-                merged = result.ensemble()
-                merged.save(job.folder)
-                write_ensemble(page, loaded, values, merged, job.name)
+                results.write_ensemble(result.ensemble(), job.folder, job.name, values)
             else:
-                result.save(job.folder)
-                write_generated(page, loaded, values, result, job.name)
-            summary.append({"folder": str(job.folder), "page": str(page), "targets": wanted, "seeds": [*result.seeds]})
-    info = loaded.bundle.info
-    if json:
-        print(json_module.dumps({"model": info.name, "licence": info.licence, "results": summary}, indent=2))
-        return
-    console.print(escape(f"licence of the weights: {info.licence}"), highlight=False)
-    for entry in summary:
-        console.print(f"[bold green]done[/] {escape(entry['page'])}", highlight=False, soft_wrap=True)
+                results.write(result, job.folder, job.name, values)
+
+
+def _planned(
+    model: str, inputs: dict[str, Any], to: Words, via: Words, guidance: Words, settings: Words, load_plan: Path | None
+) -> Plan:
+    """What is to be done. What cannot be done is refused before anything is loaded or fetched."""
+    from open4m.generation import Masked, preview
+    from open4m.generation.settings import with_settings
+    from open4m.generation.stored import read_plan
+
+    targets, on_the_way = name_list(to), name_list(via)
+    for name in (*targets, *on_the_way):
+        get_modality(name)
+    if load_plan is None:
+        hidden = [name for name, value in inputs.items() if isinstance(value, Masked)]
+        planned = preview(model, targets, list(inputs), partial=hidden, via=on_the_way, guidance=weights(guidance))
+    elif targets or on_the_way or guidance:
+        raise GenerationError("--load-plan says it all. Leave it out, or leave out --to, --via and --guidance.")
+    else:
+        planned = read_plan(load_plan)
+    return with_settings(planned, assignments("--set", settings, "rgb.steps=12"))
+
+
+def _repeated(plan: Plan, repeats: int) -> Plan:
+    """The plan with every sequence drawn so often."""
+    sequences = [target.modality for target in plan.targets if target.is_sequence]
+    if not sequences:
+        raise GenerationError("--repeats is for sequences, none of which is asked for. Add one, such as det, to --to.")
+    for name in sequences:
+        plan = plan.edit(name, repeats=repeats)
+    return plan
 
 
 @dataclass(frozen=True)

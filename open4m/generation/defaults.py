@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from open4m.errors import CheckpointError, GenerationError, UnknownNameError
-from open4m.generation.decoding import Weights
+from open4m.generation.passes import Weights
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.hub import Blueprint, Bundle
 from open4m.model import ModelConfig

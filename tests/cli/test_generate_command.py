@@ -17,6 +17,8 @@ from open4m.generation import Plan
 from open4m.modalities.registry import all_modalities, get_modality
 from tests.cli.commands import everything_in, noise, refused, save
 
+RECORD = ("plan.json", "tokens.safetensors")
+
 
 # -- generate: inputs -------------------------------------------------------------------------------------------------
 def test_generate_writes_values_pictures_plan_and_page(
@@ -29,7 +31,7 @@ def test_generate_writes_values_pictures_plan_and_page(
     assert code == 0
     names = {"depth.png", "normal.png", "color_palette.json"}
     pictures = {f"{n.partition('.')[0]}.picture.png" for n in names}
-    assert everything_in(place / "there") == names | pictures | {"plan.json", "index.html"}
+    assert everything_in(place / "there") == names | pictures | {*RECORD, "index.html"}
     assert {p.name for p in place.iterdir()} == {"photo.jpg", "there"}
     assert get_modality("depth").read(place / "there" / "depth.png").shape == (32, 32)
     get_modality("normal").read(place / "there" / "normal.png")
@@ -74,7 +76,7 @@ def test_several_pictures_get_a_folder_each(model: str, place: Path, capsys: pyt
     for seed, name in enumerate(("a [1].png", "b.jpg")):  # square brackets are no markup
         save(noise(40, 40, seed), place / name)
     assert main(["generate", "a [1].png", "b.jpg", "--to", "depth", "--model", model]) == 0
-    files = {"depth.png", "depth.picture.png", "plan.json", "index.html"}
+    files = {"depth.png", "depth.picture.png", *RECORD, "index.html"}
     assert everything_in(place / "out") == {f"{stem}/{f}" for stem in ("a [1]", "b") for f in files}
     assert "done out/a [1]/index.html" in capsys.readouterr().err
 
@@ -239,5 +241,5 @@ def test_an_interrupted_run_leaves_whole_results_only(
     _, err = capsys.readouterr()
     assert code == (130 if error is KeyboardInterrupt else 2)
     assert ("interrupted" if code == 130 else "no space left") in err and "Traceback" not in err
-    files = ("depth.png", "depth.picture.png", "normal.png", "normal.picture.png", "plan.json", "index.html")
+    files = ("depth.png", "depth.picture.png", "normal.png", "normal.picture.png", *RECORD, "index.html")
     assert everything_in(place) == {"a.png", "b.png", *(f"out/a/{f}" for f in files)}
