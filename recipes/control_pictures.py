@@ -1,0 +1,207 @@
+"""The pictures of docs/control.md, made by the bundled model.
+
+python -m recipes.control_pictures --out docs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw
+from rich.console import Console
+
+import open4m
+from open4m.app.generated import given_values
+from open4m.evaluation.heldout import heldout_values
+from open4m.files import atomic_path
+from open4m.generation import AnyToAny, Masked
+from open4m.modalities.drawing import font
+from open4m.modalities.registry import get_modality
+
+SIDE, BAR, GAP = 112, 26, 4
+PAPER, INK = (255, 255, 255), (20, 20, 24)
+COLOURS = 128
+"""Of a strip's palette, which keeps the files small."""
+
+Tiles = list[tuple[str, Image.Image]]
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What to make.
+
+    Attributes:
+        out: folder of the pictures, ``control-<name>.png``.
+        model: name or folder of the model.
+        only: names of single pictures; default: all.
+        scene: which of the held-out scenes that ship with the package.
+    """
+
+    out: Path = Path("docs")
+    model: str = "scenes-tiny"
+    only: tuple[str, ...] = ()
+    scene: int = 0
+
+
+def layout(scene: Values) -> Values:
+    """Geometry without colours."""
+    return {"depth": scene["depth"]}
+
+
+def weights(model: AnyToAny, scene: Values) -> Tiles:
+    """The same sentence followed, ignored, and avoided."""
+    inputs = {**layout(scene), "caption": scene["caption"]}
+    tiles = [("depth, given", model_picture(model, "depth", scene))]
+    for weight in (-2.0, 0.0, 1.0, 4.0):
+        plan = model.plan(["rgb"], list(inputs), guidance={"caption": weight})
+        tiles.append((f"caption={weight:g}", generated(model, inputs, plan)))
+    return tiles
+
+
+def schemes(model: AnyToAny, scene: Values) -> Tiles:
+    """Schemes and temperatures of one target."""
+    inputs = {**layout(scene), "caption": scene["caption"]}
+    plan = model.plan(["rgb"], list(inputs))
+    variants = {
+        "roar, 25 steps": {},
+        "temperature=0.3": {"temperature": 0.3, "temperature_schedule": "constant"},
+        "maskgit, cosine": {"scheme": "maskgit", "steps": 8, "token_schedule": "cosine"},
+        "maskgit, own schedule, gumbel=4.5": {
+            **{"scheme": "maskgit", "steps": 8, "token_schedule": "monotone_cosine", "gumbel": 4.5},
+        },
+    }
+    return [(name, generated(model, inputs, plan.edit("rgb", **changes))) for name, changes in variants.items()]
+
+
+def hole(model: AnyToAny, scene: Values) -> Tiles:
+    """A part of a picture given, the rest generated."""
+    hidden = square_mask(scene["rgb"].shape[:2], 0.3, 0.35, 0.75, 0.85)
+    inputs = {"rgb": Masked(scene["rgb"], hidden), "caption": scene["caption"]}
+    plan = model.plan(["rgb"], list(inputs), partial=["rgb"])
+    shown = np.where(hidden[..., None], 255, scene["rgb"]).astype(np.uint8)
+    tiles = [("given", Image.fromarray(shown))]
+    tiles += [(f"seed {seed}", generated(model, inputs, plan, seed)) for seed in range(2)]
+    return [*tiles, ("truth", Image.fromarray(scene["rgb"]))]
+
+
+def repaint(model: AnyToAny, scene: Values) -> Tiles:
+    """A region of a result drawn anew, the rest kept."""
+    out = model.generate({"caption": scene["caption"]}, ["depth", "rgb"], seed=1)
+    region = square_mask((SIDE, SIDE), 0.5, 0.0, 1.0, 1.0)
+    tiles = [("result", out["rgb"].image), ("region", Image.fromarray(region))]
+    for seed in (5, 6):
+        tiles.append((f"repainted, seed {seed}", model.repaint(out, {"rgb": region}, seed=seed)["rgb"].image))
+    return tiles
+
+
+def edit(model: AnyToAny, scene: Values) -> Tiles:
+    """Another palette, the same geometry."""
+    out = model.generate({**layout(scene), "color_palette": scene["color_palette"]}, ["rgb"], seed=0)
+    tiles = [("palette", out_picture(out, "color_palette", model)), ("result", out["rgb"].image)]
+    for name, order in (("swapped", [2, 1, 0]), ("blue", None)):
+        palette = scene["color_palette"][..., order] if order else blue(scene["color_palette"])
+        new = model.edit(out, {"color_palette": palette}, ["rgb"], keep=["depth"], seed=0)
+        tiles += [(f"{name} palette", out_picture(new, "color_palette", model)), ("edited", new["rgb"].image)]
+    return tiles
+
+
+def metadata(model: AnyToAny, scene: Values) -> Tiles:
+    """Brightness in its natural unit."""
+    tiles = []
+    for brightness in (40, 90, 140, 190, 240):
+        inputs = {**layout(scene), "metadata": {"brightness": brightness}}
+        plan = model.plan(["rgb"], list(inputs), guidance={"metadata": 3.0})
+        tiles.append((f"brightness={brightness}", generated(model, inputs, plan)))
+    return tiles
+
+
+def via(model: AnyToAny, scene: Values) -> Tiles:
+    """A picture directly, and by way of what is in it."""
+    tiles: Tiles = []
+    for stones in ((), ("normal", "semseg")):
+        plan = model.plan(["rgb"], ["caption"], via=stones)
+        out = model.generate({"caption": scene["caption"]}, plan=plan, seed=2)
+        tiles += [(f"({name})", out[name].image) for name in stones]
+        tiles.append((f"rgb via {', '.join(stones)}" if stones else "rgb", out["rgb"].image))
+    return tiles
+
+
+def stream(model: AnyToAny, scene: Values) -> Tiles:
+    """Partial results."""
+    inputs = {**layout(scene), "caption": scene["caption"]}
+    return [
+        (f"step {partial.step} of {partial.steps}", partial.values["rgb"].image)
+        for partial in model.stream(inputs, ["rgb"], seed=0)
+        if partial.step in (1, *(partial.steps * quarter // 4 for quarter in (1, 2, 3, 4)))
+    ]
+
+
+STRIPS: dict[str, Callable[[AnyToAny, Values], Tiles]] = {
+    function.__name__: function for function in (weights, schemes, hole, repaint, edit, metadata, via, stream)
+}
+
+
+# -- parts ------------------------------------------------------------------------------------------------------------
+def generated(model: AnyToAny, inputs: Values, plan: open4m.Plan, seed: int = 0) -> Image.Image:
+    """The generated picture."""
+    return model.generate(inputs, plan=plan, seed=seed)["rgb"].image
+
+
+def model_picture(model: AnyToAny, name: str, scene: Values) -> Image.Image:
+    """A given value, drawn."""
+    return get_modality(name).draw(model.view({name: scene[name]})[name], SIDE)
+
+
+def out_picture(result: open4m.Result, name: str, model: AnyToAny) -> Image.Image:
+    """What a result was given, drawn."""
+    return model_picture(model, name, given_values(model, result))
+
+
+def square_mask(shape: tuple[int, int], top: float, left: float, bottom: float, right: float) -> np.ndarray:
+    """(H, W) bool, True in a box given in shares of the picture."""
+    mask = np.zeros(shape, dtype=bool)
+    rows, columns = shape
+    mask[int(top * rows) : int(bottom * rows), int(left * columns) : int(right * columns)] = True
+    return mask
+
+
+def blue(palette: np.ndarray) -> np.ndarray:
+    """The same lightness in blue."""
+    grey = palette.mean(axis=1, keepdims=True)
+    return np.clip(np.hstack([grey * 0.4, grey * 0.7, grey * 1.4]), 0, 255).astype(np.uint8)
+
+
+def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures side by side, each under its label."""
+    width = len(tiles) * (SIDE + GAP) - GAP
+    sheet = Image.new("RGB", (width, BAR + SIDE), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (text, image) in enumerate(tiles):
+        left = number * (SIDE + GAP)
+        draw.multiline_text((left, BAR - 2), fill(text, 20), fill=INK, font=font(10), anchor="ld", spacing=1)
+        sheet.paste(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, BAR))
+    return sheet.quantize(COLOURS, dither=Image.Dither.NONE)
+
+
+def main(pictures: Pictures) -> None:
+    """Make the strips."""
+    console, model = Console(), open4m.load(pictures.model)
+    names = [name for name in ("rgb", "depth", "caption", "color_palette") if name in (*model.inputs, *model.targets)]
+    scene = heldout_values(names, pictures.scene + 1)[-1]
+    for name in pictures.only or STRIPS:
+        sheet = strip(STRIPS[name](model, scene))
+        path = pictures.out / f"control-{name}.png"
+        with atomic_path(path) as temporary:
+            sheet.save(temporary, format="PNG", optimize=True)
+        console.print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Pictures))
