@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from open4m.generation.passes import Weights
 from open4m.generation.defaults import as_names, given_streams, make_plan, modalities
+from open4m.generation.passes import Weights
 from open4m.generation.plan import Plan
 from open4m.generation.super_resolution import upscaling_plan
 from open4m.hub import describe
