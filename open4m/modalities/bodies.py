@@ -1,8 +1,6 @@
 """Pictures of bodies: capsules on SMPL's joints, projected as HMR 2.0 does (spec: modalities §5).
 
-Neither SMPL's mesh nor its licence is needed. The official files of the body model are pickles, which are never loaded
-here; who has the model can pose its mesh with what a person holds (``global_orient``, ``body_pose``, ``betas``) and
-place it with :func:`camera_translation` and :func:`project`.
+Neither SMPL's mesh nor its licence is needed; who has the model sees its mesh instead (:mod:`open4m.modalities.smpl`).
 """
 
 from __future__ import annotations
@@ -18,13 +16,13 @@ from open4m.modalities.smpl_skeleton import HEAD_LIFT, HEAD_RADIUS, LIMBS, girth
 FOCAL_OVER_SIZE = 5000 / 256
 """Focal length of the HMR 2.0 camera in units of the picture's side."""
 
-_NEAR = 0.1  # metres; nothing nearer is drawn
-_OVERSAMPLING = 3
-_COLOURS = np.array(
+NEAREST = 0.1  # metres; nothing nearer is drawn
+OVERSAMPLING = 3
+COLOURS = np.array(
     [[120, 170, 235], [240, 160, 105], [130, 205, 140], [215, 135, 205], [230, 205, 110], [125, 210, 210]]
 )
-_LIGHT = np.array([-0.45, -0.6, -0.66])  # unit vector towards the light: from the viewer, above to the left
-_AMBIENT = 0.35
+LIGHT = np.array([-0.45, -0.6, -0.66])  # unit vector towards the light: from the viewer, above to the left
+AMBIENT = 0.35
 
 Body = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Joints (24, 3) in camera axes without translation, betas (10,), relative box (4,), camera (scale, tx, ty)."""
@@ -50,21 +48,25 @@ def camera_translation(box: np.ndarray, camera: np.ndarray) -> np.ndarray:
 
 def project(points: np.ndarray) -> np.ndarray:
     """Points (…, 3) in metres before the camera → (…, 2) relative to the picture, x right and y down."""
-    return 0.5 + FOCAL_OVER_SIZE * points[..., :2] / np.maximum(points[..., 2:], _NEAR)
+    return 0.5 + FOCAL_OVER_SIZE * points[..., :2] / np.maximum(points[..., 2:], NEAREST)
 
 
 def draw_bodies(bodies: Sequence[Body], size: int, background: Image.Image | None) -> Image.Image:
     """Bodies over the half-dimmed background; what is nearer hides what is behind it, also among several people."""
-    picture = Image.new("RGB", (size, size), GROUND) if background is None else fit_square(background, size)
-    picture = picture.point([v // 2 for v in range(256)] * 3)
-    side = size * _OVERSAMPLING
-    canvas = np.array(picture.resize((side, side), Image.Resampling.NEAREST))
+    side = size * OVERSAMPLING
+    canvas = np.array(dimmed(size, background).resize((side, side), Image.Resampling.NEAREST))
     depth = np.full((side, side), np.inf)
     for number, (joints, betas, box, camera) in enumerate(bodies):
         placed = joints + camera_translation(box, camera)
         for capsule in _capsules(placed, girth(betas)):
-            _paint(canvas, depth, capsule, _COLOURS[number % len(_COLOURS)])
+            _paint(canvas, depth, capsule, COLOURS[number % len(COLOURS)])
     return Image.fromarray(canvas).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def dimmed(size: int, background: Image.Image | None) -> Image.Image:
+    """What bodies are drawn on: the background at half its brightness, or a plain ground."""
+    picture = Image.new("RGB", (size, size), GROUND) if background is None else fit_square(background, size)
+    return picture.point([v // 2 for v in range(256)] * 3)
 
 
 def _capsules(joints: np.ndarray, width: float) -> Iterator[Capsule]:
@@ -80,7 +82,7 @@ def _paint(canvas: np.ndarray, depth: np.ndarray, capsule: Capsule, colour: np.n
     """Draw a capsule into a picture (S, S, 3) uint8 and its depth (S, S) in metres, in place."""
     start, end, radius = capsule
     side = len(canvas)
-    if min(start[2], end[2]) - radius < _NEAR:
+    if min(start[2], end[2]) - radius < NEAREST:
         return
     reach = FOCAL_OVER_SIZE * radius / (min(start[2], end[2]) - radius)
     corners = np.stack([project(start), project(end)])
@@ -93,7 +95,7 @@ def _paint(canvas: np.ndarray, depth: np.ndarray, capsule: Capsule, colour: np.n
     window = np.s_[low[1] : high[1], low[0] : high[0]]
     distance, normal = _hit(rays, capsule)
     seen = distance < depth[window]
-    brightness = _AMBIENT + (1 - _AMBIENT) * np.clip(normal[seen] @ _LIGHT, 0, 1)
+    brightness = AMBIENT + (1 - AMBIENT) * np.clip(normal[seen] @ LIGHT, 0, 1)
     canvas[window][seen] = np.rint(colour * brightness[:, None]).astype(np.uint8)
     depth[window][seen] = distance[seen]
 

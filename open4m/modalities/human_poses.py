@@ -12,7 +12,7 @@ from PIL import Image
 
 from open4m.errors import ModalityError
 from open4m.modalities.base import Card, Metric, TextModality
-from open4m.modalities.bodies import draw_bodies
+from open4m.modalities.bodies import camera_translation, draw_bodies
 from open4m.modalities.checks import require_array, require_finite, require_paired, require_rows
 from open4m.modalities.det import Box, iou
 from open4m.modalities.grammar import (
@@ -29,6 +29,7 @@ from open4m.modalities.grammar import (
 )
 from open4m.modalities.merging import ABSENCE, Merged, absence, matched
 from open4m.modalities.registry import register
+from open4m.modalities.smpl import body_mesh, draw_meshes
 from open4m.modalities.smpl_skeleton import JOINT_NAMES, forward_kinematics
 from open4m.modalities.view import View
 
@@ -276,7 +277,12 @@ class HumanPoses(TextModality[list[Person]]):
         return seen
 
     def draw(self, value: list[Person], size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """Bodies of capsules on SMPL's joints over the dimmed background."""
+        """Bodies over the dimmed background: SMPL's mesh where the user has it, else capsules on its joints."""
+        mesh = body_mesh()
+        if mesh is not None:
+            posed = [mesh.pose(p.global_orient, p.body_pose, p.betas) for p in value]
+            placed = [v + camera_translation(p.box, p.camera) for v, p in zip(posed, value, strict=True)]
+            return draw_meshes(placed, mesh.f, size, background)
         bodies = [(p.joints(), p.betas, p.box, p.camera) for p in value]
         return draw_bodies(bodies, size, background)
 
