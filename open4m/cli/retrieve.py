@@ -119,8 +119,8 @@ def search(
     import open4m
     from open4m.app.retrieved import write_hits
     from open4m.retrieval import Index
-    from open4m.retrieval.index import read_settings
     from open4m.retrieval.query import terms_of
+    from open4m.retrieval.storage import read_settings
 
     terms = terms_of(
         _terms({name: value for name, value in asdict(given).items() if value is not None}, weight, without)

@@ -20,7 +20,7 @@ from open4m.errors import DataError, GenerationError, ModalityError, UnknownName
 from open4m.generation import AnyToAny
 from open4m.modalities.registry import get_modality
 from open4m.model import FourM
-from open4m.retrieval import Embedder, Index, Term
+from open4m.retrieval import Embedder, Index, Term, storage
 from open4m.retrieval import index as index_module
 
 
@@ -232,7 +232,7 @@ def test_only_what_is_new_or_changed_is_computed(model: AnyToAny, place: Path) -
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of fork, with threads
 def test_a_killed_run_goes_on(model: AnyToAny, pictures: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "PART", 2)
+    monkeypatch.setattr(storage, "PART", 2)
 
     def kill(_what: str, done: int, _total: int) -> None:
         if done >= 4:
