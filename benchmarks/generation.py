@@ -146,10 +146,10 @@ class Worker:
         tokenizer = detokenize.decoder(self.settings.size, self.dtype)
         sampling, notes = detokenize.PLAIN, f"DDIM, {detokenize.PLAIN.steps} steps"
         if self.side == "open4m":
-            self.choice = self.choice or detokenize.choose(tokenizer)
+            self.choice = self.choice or detokenize.choose()
             sampling = self.choice.sampling
             notes = (
-                f"{sampling.solver}, {sampling.steps} steps; distance from {detokenize.FINE.steps} DDIM steps "
+                f"{sampling.solver}, {sampling.steps} steps; error where the best denoiser is known "
                 f"{self.choice.open4m_error:.2g}, of the other side {self.choice.plain_error:.2g}"
             )
         given = detokenize.ids(tokenizer)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from benchmarks.detokenize import Mixture
 from open4m.errors import CheckpointError, GenerationError
 from open4m.tokenizers.diffusion import Diffusion, Sampling, Spacing, ddim, ddpm, dpm_solver, signal_levels, time_steps
 from tests.reference import verified
@@ -127,26 +128,9 @@ def test_noise_of_a_sample_does_not_depend_on_its_batch() -> None:
 @pytest.mark.parametrize("schedule", ["linear", "shifted_cosine:0.5"])
 def test_the_second_order_solver_needs_fewer_steps(prediction: str, schedule: str) -> None:
     """Against the exact path of a mixture of two normal distributions, of which the best denoiser is known."""
-    diffusion = Diffusion(signal_levels(schedule, 1000, True), prediction, clip=False)
-    means, deviation = torch.tensor([-0.6, 0.5]), 0.15
-
-    def best(x: Tensor, t: Tensor) -> Tensor:
-        level = diffusion.levels[t].view(-1, 1, 1, 1, 1)
-        signal, variance = level.sqrt(), level * deviation**2 + 1 - level
-        gap = x[..., None] - signal * means
-        share = (-gap.square() / (2 * variance)).softmax(dim=-1)
-        x0 = (share * (means + signal * deviation**2 / variance * gap)).sum(dim=-1)
-        level = level[..., 0]
-        return diffusion.target(x0, (x - level.sqrt() * x0) / (1 - level).sqrt(), t)
-
-    noise = torch.randn(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
-    exact = ddim(diffusion, best, noise, 1000, "trailing")
-
-    def error(found: Tensor) -> float:
-        return float((found - exact).square().mean().sqrt())
-
-    first = {steps: error(ddim(diffusion, best, noise, steps, "trailing")) for steps in (10, 20, 50)}
-    second = {steps: error(dpm_solver(diffusion, best, noise, steps)) for steps in (10, 12, 20, 200)}
+    mixture = Mixture(Diffusion(signal_levels(schedule, 1000, True), prediction, clip=False))
+    first = {steps: mixture.error("ddim", steps) for steps in (10, 20, 50)}
+    second = {steps: mixture.error("dpm++", steps) for steps in (10, 12, 20, 200)}
     assert second[200] < 0.003 and second[20] < second[10] < first[10]  # in the limit both are the same path
     assert second[20] < first[20] / 2
     if schedule == "linear":  # that of the published decoders
