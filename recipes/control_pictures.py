@@ -70,7 +70,7 @@ def schemes(model: AnyToAny, scene: Values) -> Tiles:
     inputs = {**layout(scene), "caption": scene["caption"]}
     plan = model.plan(["rgb"], list(inputs))
     variants = {
-        "roar, 25 steps": {},
+        "roar (default)": {},
         "temperature=0.3": {"temperature": 0.3, "temperature_schedule": "constant"},
         "maskgit, cosine": {"scheme": "maskgit", "steps": 8, "token_schedule": "cosine"},
         "maskgit, own schedule, gumbel=4.5": {
@@ -185,7 +185,7 @@ def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for number, (text, image) in enumerate(tiles):
         left = number * (SIDE + GAP)
-        draw.multiline_text((left, BAR - 2), fill(text, 20), fill=INK, font=font(10), anchor="ld", spacing=1)
+        draw.multiline_text((left + 1, BAR - 2), fill(text, 20), fill=INK, font=font(10), anchor="ld", spacing=1)
         sheet.paste(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS), (left, BAR))
     return sheet.quantize(COLOURS, dither=Image.Dither.NONE)
 
