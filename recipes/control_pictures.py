@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 import open4m
-from open4m.app.generated import given_values
 from open4m.evaluation.heldout import heldout_values
 from open4m.files import atomic_path
 from open4m.generation import AnyToAny, Masked
@@ -102,13 +101,22 @@ def repaint(model: AnyToAny, scene: Values) -> Tiles:
 
 
 def edit(model: AnyToAny, scene: Values) -> Tiles:
-    """Another palette, the same geometry."""
-    out = model.generate({**layout(scene), "color_palette": scene["color_palette"]}, ["rgb"], seed=0)
-    tiles = [("palette", out_picture(out, "color_palette", model)), ("result", out["rgb"].image)]
-    for name, order in (("swapped", [2, 1, 0]), ("blue", None)):
-        palette = scene["color_palette"][..., order] if order else blue(scene["color_palette"])
-        new = model.edit(out, {"color_palette": palette}, ["rgb"], keep=["depth"], seed=0)
-        tiles += [(f"{name} palette", out_picture(new, "color_palette", model)), ("edited", new["rgb"].image)]
+    """Another caption, or palette, on the same geometry."""
+    out = model.generate({**layout(scene), "caption": scene["caption"]}, ["rgb"], seed=0)
+    changes = {
+        "other caption": {"caption": "a wooden table and a blue chair in a room with white walls"},
+        "blue palette": {"color_palette": blue(scene["color_palette"])},
+    }
+    tiles = [("depth, kept", model_picture(model, "depth", scene)), ("result", out["rgb"].image)]
+    for name, change in changes.items():
+        tiles.append(
+            (
+                name,
+                model.edit(out, change, ["rgb"], keep=["depth"], guidance=dict.fromkeys(change, 3.0), seed=0)[
+                    "rgb"
+                ].image,
+            )
+        )
     return tiles
 
 
@@ -157,11 +165,6 @@ def generated(model: AnyToAny, inputs: Values, plan: open4m.Plan, seed: int = 0)
 def model_picture(model: AnyToAny, name: str, scene: Values) -> Image.Image:
     """A given value, drawn."""
     return get_modality(name).draw(model.view({name: scene[name]})[name], SIDE)
-
-
-def out_picture(result: open4m.Result, name: str, model: AnyToAny) -> Image.Image:
-    """What a result was given, drawn."""
-    return model_picture(model, name, given_values(model, result))
 
 
 def square_mask(shape: tuple[int, int], top: float, left: float, bottom: float, right: float) -> np.ndarray:

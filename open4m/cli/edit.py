@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from open4m.cli.options import Given, Words, assignments, inputs_of, name_list
+from open4m.cli.options import Given, Words, assignments, inputs_of, name_list, weights
 from open4m.cli.results import Results
 from open4m.errors import GenerationError
 
@@ -19,6 +19,7 @@ def edit(
     repaint: Annotated[Words, arg(metavar="MODALITY=REGION ...", help_behavior_hint="")] = (),
     to: Annotated[Words, arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
     keep: Annotated[Words | None, arg(metavar="MODALITY ...", help_behavior_hint="")] = None,
+    guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
     out: Path = Path("edited"),
     model: str = "scenes-tiny",
     seed: int | None = None,
@@ -43,6 +44,7 @@ def edit(
             of fields for metadata, numbers (from 0) of boxes or people; lists with commas.
         to: what to generate anew after a change; without it, all that the results were asked for.
         keep: what the model goes on seeing; without it, after a change what was given, for repainting everything else.
+        guidance: how strongly what it sees counts after a change, as for open4m generate.
         out: where the new results go.
         model: name or folder of the model that made the results.
         seed: without it, the one of the results + 1.
@@ -55,8 +57,8 @@ def edit(
     if bool(changes) == bool(regions):
         both = "Both at once" if changes else "Nothing"
         raise GenerationError(f"{both} is to be changed and repainted. Give new values, such as --det, or --repaint.")
-    if regions and to:
-        raise GenerationError("--repaint generates the modalities that it names. Leave out --to.")
+    if regions and (to or guidance):
+        raise GenerationError("--repaint generates the modalities that it names. Leave out --to and --guidance.")
     loaded = open4m.load(model)
     before = loaded.load_result(folder)
     kept = None if keep is None else name_list(keep)
@@ -65,7 +67,8 @@ def edit(
         if regions:
             result = loaded.repaint(before, regions, keep=kept, seed=seed, progress=told)
         else:
-            result = loaded.edit(before, changes, name_list(to) or None, keep=kept, seed=seed, progress=told)
+            weighed, targets = weights(guidance), name_list(to) or None
+            result = loaded.edit(before, changes, targets, keep=kept, seed=seed, guidance=weighed, progress=told)
         results.write(result, out, folder.name)
 
 

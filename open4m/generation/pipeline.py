@@ -174,6 +174,7 @@ class AnyToAny:
         keep: Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
         plan: Plan | None = None,
+        guidance: Weights | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Propagate a change in some modalities to others: a moved box, another palette, a turned pose.
@@ -190,18 +191,21 @@ class AnyToAny:
                 given and are neither changed nor generated.
             seed: see :meth:`generate`; default: one more than the result's own.
             plan: an edited plan of :meth:`plan`.
+            guidance: of the default plan, see :meth:`plan`; not beside ``plan``.
             progress: see :meth:`generate`.
 
         Raises:
             UnknownNameError, GenerationError, ModalityError: nothing to generate, something both kept and changed, …
         """
+        if plan is not None and guidance is not None:
+            raise GenerationError("A plan says how everything is guided. Give plan or guidance.")
         if targets is None and plan is None:
             targets = [name for name in result.plan.requested if name not in (*changes, *(keep or ()))]
             if not targets:
                 raise GenerationError("Everything is changed or kept, so there is nothing to generate. Name targets.")
         wanted = plan.requested if targets is None and plan is not None else as_names(targets or ())
         given = carried_over(self._reader, result, changes, wanted, keep)
-        plan = plan or make_plan(self.bundle, wanted, tuple(given.canvas.tracks))
+        plan = plan or make_plan(self.bundle, wanted, tuple(given.canvas.tracks), guidance=guidance)
         check_request(self.codecs, plan, given.canvas, wanted)
         seeds = _seeds([s + 1 for s in result.seeds] if seed is None else seed, given.canvas.batch)
         return self._run(plan, given, seeds, result.fit, progress)

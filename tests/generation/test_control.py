@@ -175,6 +175,10 @@ def test_a_change_reaches_what_is_generated_anew() -> None:
     assert torch.equal(ids(new, "rgb"), ids(straight, "rgb"))
     layout = model().edit(out, {"color_palette": values()["color_palette"]}, ["rgb"], keep=["depth", "caption"])
     assert layout.plan.inputs == (DEPTH, "caption", "color_palette")
+    stronger = model().edit(out, {"det": moved}, ["depth"], guidance={"det": 4.0})
+    assert stronger.plan["depth"].guidance == {"det": 4.0}
+    with pytest.raises(GenerationError, match="Give plan or guidance"):
+        model().edit(out, {"det": moved}, plan=stronger.plan, guidance=2.0)
     assert torch.equal(layout.canvas.tracks[DEPTH].ids, out.canvas.tracks[DEPTH].ids)
 
 
