@@ -31,7 +31,7 @@ FIELDS = (
     *("objectness", "semantic_diversity", "geometric_complexity", "n_humans", "n_coco_instances", "caption_n_words"),
 )
 CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.person=0,1,2,3")
-DRAWN = ("metadata.brightness", "color_palette", "det.person")
+DRAWN = ("metadata.brightness", "color_palette")
 TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
 _CELL, _COLOURS = 112, 200
 
