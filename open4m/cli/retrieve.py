@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.generate import Given
+from open4m.cli.options import Given
 from open4m.errors import GenerationError, MissingExtraError, UnknownNameError
 from open4m.modalities.registry import get_modality
 
