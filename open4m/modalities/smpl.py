@@ -111,7 +111,8 @@ def draw_meshes(
     placed: Sequence[np.ndarray], faces: np.ndarray, size: int, background: Image.Image | None
 ) -> Image.Image:
     """Bodies (V, 3) in metres before the camera over the half-dimmed background, the farthest triangles first."""
-    picture = dimmed(size, background).resize((size * OVERSAMPLING,) * 2, Image.Resampling.NEAREST)
+    side = size * OVERSAMPLING
+    picture = dimmed(size, background).resize((side, side), Image.Resampling.NEAREST)
     if not placed:
         return picture.resize((size, size), Image.Resampling.LANCZOS)
     corners = np.concatenate([vertices[faces] for vertices in placed])  # (F', 3, 3)
@@ -121,7 +122,7 @@ def draw_meshes(
     shades = np.rint(colours * (AMBIENT + (1 - AMBIENT) * np.clip(normals @ LIGHT, 0, 1))[:, None]).astype(int)
     shown = (corners[..., 2].min(axis=1) > NEAREST) & ((normals * corners[:, 0]).sum(axis=1) < 0)  # towards the camera
     order = np.flatnonzero(shown)[np.argsort(-corners[shown].mean(axis=1)[:, 2])]
-    places, pen = project(corners) * size * OVERSAMPLING, ImageDraw.Draw(picture)
+    places, pen = project(corners) * side, ImageDraw.Draw(picture)
     for triangle in order:
         pen.polygon([tuple(point) for point in places[triangle].tolist()], fill=tuple(shades[triangle].tolist()))
     return picture.resize((size, size), Image.Resampling.LANCZOS)
