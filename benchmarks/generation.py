@@ -16,8 +16,9 @@ import ctypes
 import multiprocessing
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -86,9 +87,9 @@ class Answer:
 
 
 # -- one side ---------------------------------------------------------------------------------------------------------
-def serve(side: str, settings: Settings, connection: Connection) -> None:
+def serve(side: str, settings: Settings, decoder: bool, connection: Connection) -> None:
     """A process: answers requests until there are no more."""
-    worker = Worker(side, settings)
+    worker = Decoder(side, settings) if decoder else Transformer(side, settings)
     with patch.object(engine, "grammar_of", endless):
         while (request := connection.recv()) is not None:
             connection.send(worker.answer(request))
@@ -107,23 +108,44 @@ def endless(modality: object, text: TextTokenizer) -> Grammar | None:
     return Grammar(next_terms, text)
 
 
-class Worker:
-    """The weights and the code of one side."""
+class Worker(ABC):
+    """What a process does for one side."""
 
     def __init__(self, side: str, settings: Settings) -> None:
         self.side, self.settings = side, settings
-        self.dtype = getattr(torch, settings.dtype)
+        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.machine = Machine.measure(self.dtype) if side == "open4m" else None
+
+    @abstractmethod
+    def answer(self, request: Request) -> Answer:
+        """Run a task."""
+
+    def measured(self, work: Callable[[], Made], count: bool) -> tuple[Made, Answer]:
+        """What ``work`` made, and what it took."""
+        counted = Work()
+        forget_peak()
+        begun = time.perf_counter()
+        with counted if count else nullcontext():
+            made = work()
+        answer = Answer(time.perf_counter() - begun, memory()["VmHWM"], {})
+        if count and self.machine is not None:
+            answer.operations, answer.bytes = counted.operations, counted.bytes
+            answer.floor = counted.floor(self.machine)
+        return made, answer
+
+
+class Transformer(Worker):
+    """The weights and the code of one side."""
+
+    def __init__(self, side: str, settings: Settings) -> None:
+        super().__init__(side, settings)
         self.known = blueprint(settings.size)
         self.model = FourM(self.known.config, seed=0).to(self.dtype).eval()
         self.passes = Passes(self.model)
         self.text = TextTokenizer.train(["a red ball on a wooden floor"] * 3, vocab_size=SHORT_VOCABULARY)
-        self.machine = Machine.measure(self.dtype) if side == "open4m" else None
-        self.choice: detokenize.Choice | None = None
 
     def answer(self, request: Request) -> Answer:
-        """Run a task."""
-        if request.task == "detokenize":
-            return self._decode(request)
+        """Run a task of :data:`TASKS`."""
         task = TASKS[request.task]
         plan = task.plan(self.side, self.known, request.words, self.settings.sampled)
         canvas = task.canvas(self.known)
@@ -133,44 +155,35 @@ class Worker:
                 return plain.generate(plan, canvas, self.model, [0], self.text)
             return engine.run(plan, canvas, self.passes, [0], self.text).canvas
 
-        made, answer = self._measured(work, request.count)
+        made, answer = self.measured(work, request.count)
         streams = [target.stream for target in plan.targets]
         answer.tokens = {name: made.tracks[name].ids[made.tracks[name].known].tolist() for name in streams}
         sequences = [s for s in streams if self.known.config.stream(s).kind is StreamKind.SEQUENCE]
         answer.words = sum(len(answer.tokens[name]) for name in sequences)
         return answer
 
-    def _decode(self, request: Request) -> Answer:
-        """The diffusion decoder takes the place of the transformer, which would only take memory here."""
-        self.model = self.passes = None  # type: ignore[assignment]  # it is the last task
-        tokenizer = detokenize.decoder(self.settings.size, self.dtype)
-        sampling, notes = detokenize.PLAIN, f"DDIM, {detokenize.PLAIN.steps} steps"
-        if self.side == "open4m":
-            self.choice = self.choice or detokenize.choose()
-            sampling = self.choice.sampling
-            notes = (
-                f"{sampling.solver}, {sampling.steps} steps; error where the best denoiser is known "
-                f"{self.choice.open4m_error:.2g}, of the other side {self.choice.plain_error:.2g}"
-            )
-        given = detokenize.ids(tokenizer)
-        _, answer = self._measured(lambda: tokenizer.decode_tokens(given, sampling), request.count)
-        answer.notes = notes
-        return answer
 
-    def _measured(self, work: Callable[[], Made], count: bool) -> tuple[Made, Answer]:
-        counted = Work()
-        forget_peak()
-        begun = time.perf_counter()
-        if count:
-            with counted:
-                made = work()
-        else:
-            made = work()
-        answer = Answer(time.perf_counter() - begun, memory()["VmHWM"], {})
-        if count and self.machine is not None:
-            answer.operations, answer.bytes = counted.operations, counted.bytes
-            answer.floor = counted.floor(self.machine)
-        return made, answer
+class Decoder(Worker):
+    """A diffusion decoder, and how one side samples with it."""
+
+    def __init__(self, side: str, settings: Settings) -> None:
+        super().__init__(side, settings)
+        self.tokenizer = detokenize.decoder(settings.size, self.dtype)
+        self.sampling, self.notes = detokenize.PLAIN, f"DDIM, {detokenize.PLAIN.steps} steps"
+        if side == "open4m":
+            choice = detokenize.choose()
+            self.sampling = choice.sampling
+            self.notes = (
+                f"DPM-Solver++, {choice.sampling.steps} steps; error where the best denoiser is known "
+                f"{choice.open4m_error:.2g}, of the other side {choice.plain_error:.2g}"
+            )
+
+    def answer(self, request: Request) -> Answer:
+        """Decode a grid of ids."""
+        ids = detokenize.ids(self.tokenizer)
+        _, answer = self.measured(lambda: self.tokenizer.decode_tokens(ids, self.sampling), request.count)
+        answer.notes = self.notes
+        return answer
 
 
 def forget_peak() -> None:
@@ -181,13 +194,13 @@ def forget_peak() -> None:
 
 # -- both sides -------------------------------------------------------------------------------------------------------
 @contextmanager
-def both_sides(settings: Settings) -> Iterator[Callable[[str, Request], Answer]]:
+def both_sides(settings: Settings, decoder: bool) -> Iterator[Callable[[str, Request], Answer]]:
     """A function that lets a side answer a request, and waits."""
     context = multiprocessing.get_context("spawn")
     ends, processes = {}, []
     for side in SIDES:
         ends[side], other = context.Pipe()
-        processes.append(context.Process(target=serve, args=(side, settings, other), daemon=True))
+        processes.append(context.Process(target=serve, args=(side, settings, decoder, other), daemon=True))
         processes[-1].start()
         other.close()
 
@@ -260,14 +273,29 @@ HEAD = (
 )
 
 
-def measure(ask: Callable[[str, Request], Answer], name: str, words: int | None, repeats: int) -> Row:
-    """One task on both sides, which take turns."""
-    ask("plain", Request(name, WARM_UP_WORDS))
+def measure(
+    ask: Callable[[str, Request], Answer], name: str, words: int | None, repeats: int, earlier: Row | None
+) -> Row:
+    """One task on both sides, which take turns. The plain side need not do again what it did for an ``earlier`` one."""
     row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
+    if earlier is not None:
+        row.runs["plain"] = earlier.runs["plain"]
+    else:
+        ask("plain", Request(name, WARM_UP_WORDS))
     for _ in range(repeats):
-        for side in SIDES:
+        for side in SIDES if earlier is None else SIDES[1:]:
             row.runs[side].append(ask(side, Request(name, words)))
     return row
+
+
+def same_plain_work(name: str, rows: Sequence[Row]) -> Row | None:
+    """The row of another task for which the plain side does the same."""
+
+    def work(task: Task) -> tuple[object, ...]:
+        return task.given, task.targets, task.plain
+
+    alike = (row for row in rows if {name, row.task} <= set(TASKS) and work(TASKS[row.task]) == work(TASKS[name]))
+    return next(alike, None)
 
 
 def main(
@@ -296,15 +324,19 @@ def main(
     if unknown:
         raise SystemExit(f"unknown tasks {', '.join(unknown)}; known are {', '.join(NAMES)}")
     settings, rows = Settings(size, dtype, sampled), []
+    about = asdict(settings) | {"full": full, "words": words, "repeats": repeats}
+    about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
-    with both_sides(settings) as ask:
-        for name in sorted(tasks, key=NAMES.index):
-            rows.append(measure(ask, name, None if full else words, repeats))
-            print(rows[-1].line(), flush=True)
-            if json is not None:
-                about = asdict(settings) | {"full": full, "words": words, "repeats": repeats}
-                about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-                write_json(json, {"tasks": [row.result() for row in rows], "settings": about})
+    for decoder in (False, True):
+        names = [name for name in NAMES if name in tasks and (name in TASKS) != decoder]
+        if not names:
+            continue
+        with both_sides(settings, decoder) as ask:
+            for name in names:
+                rows.append(measure(ask, name, None if full else words, repeats, same_plain_work(name, rows)))
+                print(rows[-1].line(), flush=True)
+                if json is not None:
+                    write_json(json, {"tasks": [row.result() for row in rows], "settings": about})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,8 +138,3 @@ TASKS = {
     )
 }
 """By name, in the order of the table; ``detokenize`` comes after them (:mod:`benchmarks.detokenize`)."""
-
-
-def written(canvas: Canvas, targets: Sequence[str]) -> int:
-    """Words of all sequences among ``targets`` (streams)."""
-    return sum(int(canvas.tracks[name].known.sum()) for name in targets)

@@ -139,6 +139,10 @@ class KeyValues:
         """The same for a selection (n,) of samples."""
         return KeyValues(self.keys[rows], self.values[rows])
 
+    def contiguous(self) -> KeyValues:
+        """The same, each head in one piece of memory: faster where they are read many times."""
+        return KeyValues(self.keys.contiguous(), self.values.contiguous())
+
 
 @dataclass
 class Past:

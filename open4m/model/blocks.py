@@ -113,7 +113,7 @@ class DecoderBlock(nn.Module):
 
     def start(self, context: Tensor) -> BlockCache:
         """An empty past for ``context`` (B, N, D)."""
-        projected = self._project(context)
+        projected = self._project(context).contiguous()
         return BlockCache(Past.before(projected), projected)
 
     def step(self, y: Tensor, cache: BlockCache, context_mask: Mask | None) -> Tensor:
