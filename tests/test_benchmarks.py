@@ -1,0 +1,94 @@
+"""The benchmark of generation compares what it says that it compares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmarks.floor import Machine, Work
+from benchmarks.generation import NAMES, Answer, Request, Row, Worker, endless, same_plain_work
+from benchmarks.tasks import TASKS, blueprint
+from open4m.generation.plan import Plan
+from open4m.modalities.registry import get_modality
+from open4m.verify.text import fixed_words
+
+KNOWN = blueprint("tiny")
+
+
+def plans(name: str, words: int | None = None, sampled: bool = False) -> tuple[Plan, Plan]:
+    """Of the plain side and of ours."""
+    first, second = (TASKS[name].plan(side, KNOWN, words, sampled) for side in ("plain", "open4m"))
+    return first, second
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.same])
+def test_both_sides_do_the_same_work(name: str) -> None:
+    theirs, ours = plans(name)
+    assert theirs == ours
+    assert all(t.temperature == 0 and not t.grammar and t.decode == "tokens" for t in ours.targets)
+
+
+def test_the_demo_is_a_chain_and_the_default_is_not() -> None:
+    theirs, ours = plans("rgb_to_everything", sampled=True)
+    assert theirs.chained and not ours.chained and len(theirs.targets) == len(ours.targets) == 14
+    assert theirs.targets[2].conditions == ("rgb@224", "tok_clip@224", "tok_dinov2@224")  # guidance grows
+    assert ours["caption"].temperature == 0.3 and ours["caption"].tokens == 256
+    assert plans("caption_to_rgb")[1].cost.decoder_passes == 2 * (50 + 25)
+    assert sum(t.tokens - 1 for t in plans("six_sequences", words=48)[0].targets) == 4 * 48 + 22 + 39
+
+
+def test_the_plain_chain_runs_once() -> None:
+    answer = Answer(1.0, 2, {})
+    rows = [Row("rgb_to_everything", {"plain": [answer], "open4m": [answer]}, answer)]
+    assert same_plain_work("rgb_to_everything_chained", rows) is rows[0]
+    assert all(same_plain_work(name, rows) is None for name in NAMES if not name.startswith("rgb_to_everything"))
+
+
+def test_results_and_agreement() -> None:
+    theirs, ours = Answer(3.0, 2 * 10**9, {"caption": [5, 1, 2, 6]}), Answer(1.0, 10**9, {"caption": [5, 1, 3]})
+    row = Row("caption_256", {"plain": [theirs], "open4m": [ours, Answer(2.0, 0, {}), Answer(9.0, 0, {})]}, ours)
+    assert row.result() == {
+        "task": "caption_256",
+        "plain_s": 3.0,
+        "open4m_s": 2.0,
+        "plain_peak_gb": 2.0,
+        "open4m_peak_gb": 1.0,
+    }
+    assert row.agreement() == "2 of 4"
+    assert Row("rgb_to_everything", row.runs, ours).agreement() == "other work"
+
+
+@pytest.mark.parametrize("name", ["det", "human_poses", "sam_instance"])
+def test_sentences_of_the_benchmark_do_not_end(name: str) -> None:
+    grammar = endless(get_modality(name), fixed_words())
+    sentence = grammar.begin(6) if grammar is not None else None
+    assert sentence is not None
+    for _ in range(200):
+        allowed, _ = sentence.allowed(1)
+        assert 6 not in allowed and fixed_words().eos not in allowed
+        sentence.write(int(allowed[-1]))
+
+
+def test_operations_and_bytes() -> None:
+    with Work() as work:
+        F.linear(torch.ones(3, 8), torch.ones(5, 8))
+        F.conv2d(torch.ones(1, 2, 4, 4), torch.ones(6, 2, 3, 3), padding=1)
+        F.scaled_dot_product_attention(torch.ones(1, 2, 1, 4), torch.ones(1, 2, 7, 4), torch.ones(1, 2, 7, 4))
+        torch.ones(4).add(1)
+    assert work.layers == [(2 * 3 * 8 * 5, 160), (2 * 6 * 16 * 18, 432), (2 * 2 * 2 * 7 * 4, 2 * 224)]
+    assert work.floor(Machine(operations=1.0, bytes=1.0)) == 240 + 3456 + 448
+    assert work.operations == 240 + 3456 + 224 and work.bytes == 160 + 432 + 448
+
+
+def test_a_run_is_timed_and_its_memory_is_its_own() -> None:
+    class Filler(Worker):
+        def answer(self, request: Request) -> Answer:
+            made, answer = self.measured(lambda: torch.ones(2**24), request.count)
+            assert made.sum() == 2**24
+            return answer
+
+    worker = Filler.__new__(Filler)  # without measuring the machine
+    worker.machine = None
+    large, small = worker.answer(Request("", None)), worker.measured(lambda: None, False)[1]
+    assert large.seconds > 0 and large.peak - small.peak > 2**25
