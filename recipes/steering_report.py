@@ -33,7 +33,7 @@ FIELDS = (
 CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.person=0,1,2,3")
 DRAWN = ("metadata.brightness", "color_palette")
 TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
-_CELL, _COLOURS = 112, 200
+_CELL, _COLOURS = 112, 96
 
 
 @dataclass(frozen=True)
