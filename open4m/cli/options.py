@@ -14,7 +14,7 @@ from open4m.modalities.base import Modality
 from open4m.modalities.registry import all_modalities, get_modality
 
 if TYPE_CHECKING:
-    from open4m.generation.decoding import Weights
+    from open4m.generation.passes import Weights
 
 
 # -- inputs -----------------------------------------------------------------------------------------------------------
