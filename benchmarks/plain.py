@@ -88,10 +88,7 @@ def write(
     contexts = [encode(model, view) for view in views.canvases]
     given = [canvas.sequence(stream, row) for row in range(canvas.batch)]
     starts, stops = zip(*(span_bounds(ids, stream) for ids in given), strict=True)
-    sentences = [
-        grammar.begin(stop) if grammar is not None and len(ids) == 1 else None
-        for ids, stop in zip(given, stops, strict=True)
-    ]
+    sentences = [None if grammar is None else grammar.begin(ids, stop) for ids, stop in zip(given, stops, strict=True)]
     rows, uniform = [[start] for start in starts], uniforms(seeds, stream, 0, limit)
     for step in range(limit):
         prefix = _prefix(model.config.index(stream), rows)

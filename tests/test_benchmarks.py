@@ -62,7 +62,7 @@ def test_results_and_agreement() -> None:
 @pytest.mark.parametrize("name", ["det", "human_poses", "sam_instance"])
 def test_sentences_of_the_benchmark_do_not_end(name: str) -> None:
     grammar = endless(get_modality(name), fixed_words())
-    sentence = grammar.begin(6) if grammar is not None else None
+    sentence = grammar.begin([fixed_words().sentinel(1)], 6) if grammar is not None else None
     assert sentence is not None
     for _ in range(200):
         allowed, _ = sentence.allowed(1)

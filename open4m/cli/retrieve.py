@@ -14,8 +14,8 @@ from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.options import Given
-from open4m.errors import GenerationError, MissingExtraError, UnknownNameError
+from open4m.cli.options import Given, assignments, inputs_of, numbers
+from open4m.errors import MissingExtraError, UnknownNameError
 from open4m.modalities.registry import get_modality
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def search(
     from open4m.retrieval.query import terms_of
     from open4m.retrieval.storage import read_settings
 
-    terms = terms_of(
-        _terms({name: value for name, value in asdict(given).items() if value is not None}, weight, without)
-    )
+    terms = terms_of(_terms(inputs_of(given), weight, without))
     opened = Index.open(index, open4m.load(model or read_settings(index).model))
     hits = opened.search(terms, k, always_exact=exact)
     page = out / "index.html"
@@ -141,24 +139,16 @@ def _terms(given: dict[str, Any], weights: Iterable[str], without: Iterable[str]
     from open4m.retrieval import Term
 
     terms = {name: Term(name, value) for name, value in given.items()}
-    for name, text in _pairs(weights, "--weight", "caption=2"):
+    for name, weight in numbers("--weight", weights, "caption=2").items():
         if name not in terms:
             raise UnknownNameError("part of the query", name, terms)
-        try:
-            terms[name] = replace(terms[name], weight=float(text))
-        except ValueError as error:
-            raise GenerationError(f"--weight {name}={text}: expected a number, as in caption=2.") from error
-    unwanted = [Term(name, value, -1.0) for name, value in _pairs(without, "--without", 'caption="people"')]
+        terms[name] = replace(terms[name], weight=weight)
+    unwanted = [
+        Term(get_modality(name).name, value, -1.0)
+        for word in without
+        for name, value in assignments("--without", [word], 'caption="people"').items()
+    ]
     return [*terms.values(), *unwanted]
-
-
-def _pairs(texts: Iterable[str], option: str, example: str) -> Iterable[tuple[str, str]]:
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise GenerationError(f"{option} {text}: expected MODALITY=…, as in {example}.")
-        get_modality(name)
-        yield name, value
 
 
 def _print(hits: Sequence[Hit]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.generate import Given
+from open4m.cli.options import Given, inputs_of
 from open4m.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def sweep(
     if contexts < 1:
         raise GenerationError(f"--contexts is {contexts}; expected at least 1.")
     wanted = [parse_control(text) for text in controls]
-    values = {name: value for name, value in asdict(given).items() if value}
+    values = inputs_of(given)
     loaded = open4m.load(model)
     scenes = _scenes(loaded)
     with Bars(quiet=False) as bars:

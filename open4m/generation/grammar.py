@@ -101,6 +101,10 @@ class Grammar:
         nodes[ids[:-1]].complete[ids[-1]] = word
 
 
+def _contains(ids: Tensor, token: int) -> bool:
+    return bool((ids == token).any())
+
+
 class Sentence:
     """A sentence that is being written.
 
@@ -127,15 +131,15 @@ class Sentence:
             self._current = self._grammar.terms(self._terms, room - _CLOSING)
         assert self._current is not None
         allowed = self._grammar.node(self._current, self._begun).allowed
-        if self._is_followed and allowed[self._grammar.eos]:
-            allowed = allowed.clone()
-            allowed[[self._grammar.eos, self._stop]] = torch.tensor([False, True])
+        if self._is_followed and _contains(allowed, self._grammar.eos):
+            others = allowed[(allowed != self._grammar.eos) & (allowed != self._stop)]
+            allowed = torch.cat([others, torch.tensor([self._stop])]).sort().values
         return allowed, self._current.question
 
     def read(self, ids: Sequence[int]) -> bool:
         """Begin with ids that are given; False if the sentence cannot begin so, or ends with them."""
         for token in ids:
-            if self._ended or not self.allowed(_ENDLESS)[0][token]:
+            if self._ended or not _contains(self.allowed(_ENDLESS)[0], token):
                 return False
             self.write(token)
         return not self._ended

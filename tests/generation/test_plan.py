@@ -93,7 +93,7 @@ def test_a_picture_makes_targets_independent_and_averaged() -> None:
     plan = model().plan(["depth", "semseg", "caption", "dinov2_global"], ["rgb"])
     assert not plan.chained and plan.inputs == (RGB,)
     assert {t.modality: t.decode for t in plan.targets} == {
-        "dinov2_global": "tokens",
+        "dinov2_global": "expected",
         "depth": "expected",
         "semseg": "tokens",
         "caption": "tokens",
