@@ -27,6 +27,9 @@ MIN_SCORE = 0.6
 """Boxes with less confidence are not written as words (published threshold) and are no ground truth."""
 
 _SAME_IOU = 0.5
+SHOWN_SCORE = 0.3
+"""Boxes with less confidence are not drawn or described; average precision counts all."""
+
 _RED = (200, 20, 30)
 _IOU_THRESHOLDS = np.arange(0.5, 1.0, 0.05).round(2)
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
@@ -126,18 +129,19 @@ class Detection(TextModality[list[Box]]):
         return seen
 
     def draw(self, value: list[Box], size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """Red frames with white labels over the background, if there is one."""
+        """Red frames with white labels over the background, if there is one; boxes of :data:`SHOWN_SCORE` or more."""
         picture = fit_square(background, size) if background is not None else Image.new("RGB", (size, size), GROUND)
         frames, side = ImageDraw.Draw(picture), size - 1
-        for box in value:
+        shown = _shown(value)
+        for box in shown:
             frames.rectangle([v * side for v in box.corners], outline=_RED, width=max(1, size // 112))
-        for box in value:  # after all frames, so that no frame crosses a label
+        for box in shown:  # after all frames, so that no frame crosses a label
             label(picture, (box.xmin * side, box.ymin * side), box.class_name, _RED, size=max(9, size / 24))
         return picture
 
     def describe(self, value: list[Box], predicted: bool = False) -> str:
         """Classes and how many of each, in the order of the list."""
-        counts = Counter(box.class_name for box in value)
+        counts = Counter(box.class_name for box in _shown(value))
         return ", ".join(f"{count} × {name}" for name, count in counts.items()) or "no boxes"
 
     # -- words --------------------------------------------------------------------------------------------------
@@ -206,6 +210,10 @@ class Detection(TextModality[list[Box]]):
         """
         groups = matched(values, lambda a, b: iou(a, b) * (a.class_name == b.class_name), _SAME_IOU)
         return Merged([_fused(group, len(values)) for group in groups], absence(groups, len(values)), ABSENCE)
+
+
+def _shown(boxes: Sequence[Box]) -> list[Box]:
+    return [box for box in boxes if box.score >= SHOWN_SCORE]
 
 
 def _fused(group: Sequence[Box], samples: int) -> Box:
