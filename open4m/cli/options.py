@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from open4m.errors import GenerationError
 from open4m.modalities.base import Modality
+from open4m.modalities.metadata import field_range
 from open4m.modalities.registry import all_modalities, get_modality
 
 if TYPE_CHECKING:
@@ -93,7 +94,12 @@ def metadata(words: Sequence[str]) -> Any:
     """``--metadata``: FIELD=NUMBER in natural units, for any fields; or a file."""
     if len(words) == 1 and "=" not in words[0]:
         return words[0]
-    return numbers("--metadata", words, "brightness=200 n_humans=2")
+    fields = numbers("--metadata", words, "brightness=200 n_humans=2")
+    for name, value in fields.items():
+        low, high = field_range(name)
+        if not low <= value <= high:
+            raise GenerationError(f"--metadata {name}={value:g}: expected {low:g}…{high:g}.")
+    return fields
 
 
 def masked(words: Sequence[str], inputs: dict[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,18 @@ FIELDS: dict[str, Count | Bins | Levels] = {
 """Field → coding, in the order of the published field codes 0…20."""
 
 _NAMES = tuple(FIELDS)
+
+
+def field_range(name: str) -> tuple[float, float]:
+    """Numbers of a field that can be told apart; beyond, they are clamped. Raises :class:`UnknownNameError`."""
+    if name not in FIELDS:
+        raise UnknownNameError("metadata field", name, FIELDS)
+    coding = FIELDS[name]
+    if isinstance(coding, Bins):
+        return coding.low, coding.high
+    return 0.0, float("inf") if isinstance(coding, Levels) else coding.unit * (coding.top + 1.0)
+
+
 _PAPER, _BAR, _INK = (250, 250, 247), (203, 219, 238), (20, 20, 24)
 
 

@@ -70,6 +70,7 @@ def test_wrong_options_say_what_was_expected(model: str, place: Path, capsys: py
         ("--via", "depth"): "asked for and is to be generated on the way",
         ("--metadata", "brightnes=3"): "Did you mean 'brightness'",
         ("--metadata", "brightness=high"): "'high' is no number",
+        ("--metadata", "brightness=900"): "brightness=900: expected 0…255",
         ("--mask", "normal=p.png"): "normal is not given",
         ("--mask", "p.png", "rgb=p.png"): "rgb has two masks",
         ("--mask", "none.png"): "no such mask",
