@@ -45,6 +45,10 @@ _SAME_DICE, _SAME_IOU = 0.8, 0.9
 _SCORING_SIZE, _SCORED_IOU = 112, 0.5
 
 
+SHOWN_SCORE = 0.1
+"""Less certain instances are not drawn: what one of a dozen samples found alone is mostly wrong."""
+
+
 @dataclass(frozen=True, eq=False)
 class Instance:
     """One instance mask.
@@ -54,12 +58,14 @@ class Instance:
         box: (4,) float, xmin ymin xmax ymax relative to the image in [0, 1].
         mask: (64, 64) float32 in [0, 1], the mask stretched to its own box; None until rasterised.
         mask_tokens: (16,) ids of the mask tokenizer (4×4 grid), or None when it has not been tokenized.
+        score: confidence in (0, 1]; of merged samples the share that found it.
     """
 
     polygon: np.ndarray
     box: np.ndarray
     mask: np.ndarray | None = None
     mask_tokens: tuple[int, ...] | None = None
+    score: float = 1.0
 
     @property
     def area(self) -> float:
@@ -109,6 +115,10 @@ def _same(a: Instance, b: Instance) -> bool:
         return False
     first, second = a.box_mask(), b.box_mask()
     return bool(2 * ((first * second).sum() + 0.01) / (first.sum() + second.sum() + 0.01) > _SAME_DICE)
+
+
+def _shown(instances: Sequence[Instance]) -> list[Instance]:
+    return [instance for instance in instances if instance.score >= SHOWN_SCORE]
 
 
 def _mean(group: list[Instance]) -> Instance:
@@ -228,6 +238,8 @@ class SamInstance(TextModality[list[Instance]]):
                 problem = "coordinates leave [0, 1]."
             elif instance.mask is not None and instance.mask.shape != (MASK_SIZE, MASK_SIZE):
                 problem = f"the mask has shape {instance.mask.shape}, expected ({MASK_SIZE}, {MASK_SIZE})."
+            elif not 0 < instance.score <= 1:
+                problem = f"the score is {instance.score}, expected a confidence in (0, 1]."
             if problem:
                 raise ModalityError(
                     self.name, where, problem, "Give coordinates relative to the picture, the mask relative to its box."
@@ -258,10 +270,13 @@ class SamInstance(TextModality[list[Instance]]):
         return seen
 
     def draw(self, value: list[Instance], size: int = 224, background: Image.Image | None = None) -> Image.Image:
-        """Coloured masks with their outlines, the largest first, over the background."""
+        """Coloured masks with their outlines, the largest first, over the background.
+
+        Instances that fewer than :data:`SHOWN_SCORE` of many merged samples found are left out.
+        """
         ground = Image.new("RGB", (size, size), GROUND) if background is None else fit_square(background, size)
         picture = np.asarray(ground, dtype=np.float32).copy()
-        ordered = sorted(value, key=lambda i: -i.area)
+        ordered = sorted(_shown(value), key=lambda i: -i.area)
         for instance, colour in zip(ordered, distinct_colours(len(ordered)), strict=True):
             inside = instance.image_mask(size)
             picture[inside] = 0.45 * picture[inside] + 0.55 * np.array(colour)
@@ -269,7 +284,9 @@ class SamInstance(TextModality[list[Instance]]):
         return Image.fromarray(np.rint(picture).astype(np.uint8))
 
     def describe(self, value: list[Instance], predicted: bool = False) -> str:
-        return "1 instance" if len(value) == 1 else f"{len(value) or 'no'} instances"
+        shown = len(_shown(value))
+        doubtful = f", {len(value) - shown} doubtful" if shown < len(value) else ""
+        return ("1 instance" if shown == 1 else f"{shown or 'no'} instances") + doubtful
 
     # -- words --------------------------------------------------------------------------------------------------
     def has_tokens(self, value: list[Instance]) -> bool:
@@ -372,7 +389,8 @@ class SamInstance(TextModality[list[Instance]]):
         found comes first.
         """
         groups = matched(values, lambda a, b: float(_iou_table([a], [b])[0, 0]), _SCORED_IOU)
-        return Merged([_outlined(_mean(group)) for group in groups], absence(groups, len(values)), ABSENCE)
+        merged = [replace(_outlined(_mean(group)), score=len(group) / len(values)) for group in groups]
+        return Merged(merged, absence(groups, len(values)), ABSENCE)
 
 
 def _iou_table(found: Sequence[Instance], true: Sequence[Instance]) -> np.ndarray:
@@ -391,7 +409,8 @@ def _mean_of(values: Sequence[float]) -> float:
 def _from_json(item: Any) -> Instance:
     tokens = item.get("mask_tokens")
     polygon, box = np.asarray(item["polygon"], dtype=np.float64), np.asarray(item["box"], dtype=np.float64)
-    return Instance(polygon, box, None, None if tokens is None else tuple(int(t) for t in tokens))
+    codes = None if tokens is None else tuple(int(t) for t in tokens)
+    return Instance(polygon, box, None, codes, float(item.get("score", 1.0)))
 
 
 def _to_json(instance: Instance) -> dict[str, Any]:
@@ -401,6 +420,8 @@ def _to_json(instance: Instance) -> dict[str, Any]:
     }
     if instance.mask_tokens is not None:
         item["mask_tokens"] = list(instance.mask_tokens)
+    if instance.score < 1:
+        item["score"] = round(instance.score, 4)
     return item
 
 

@@ -156,6 +156,20 @@ def test_instances_of_all_samples_come_together() -> None:
     np.testing.assert_allclose(merged.value[0].box, a.box)
 
 
+def test_instances_that_one_of_many_samples_found_are_kept_but_not_drawn() -> None:
+    sam = get_modality("sam_instance")
+    (first,) = values(0)["sam_instance"]
+    second = replace(first, polygon=0.3 * first.polygon, box=0.3 * first.box)
+    merged = sam.merge([[first, second], *[[first]] * 10]).value
+    scores = sorted(instance.score for instance in merged)
+    assert scores == pytest.approx([1 / 11, 1.0])
+    assert sam.describe(merged) == "1 instance, 1 doubtful"
+    certain = [instance for instance in merged if instance.score == 1.0]
+    assert (np.asarray(sam.draw(merged)) == np.asarray(sam.draw(certain))).all()
+    read = sam.decode(sam.encode(merged), "here")
+    assert sorted(i.score for i in read) == pytest.approx(scores, abs=1e-4)
+
+
 def test_palettes_are_averaged_colour_by_colour() -> None:
     palettes = [np.array(p, np.uint8) for p in ([[200, 0, 0], [0, 0, 200]], [[0, 0, 190], [210, 0, 0]], [[9, 9, 9]])]
     merged = get_modality("color_palette").merge(palettes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,19 +232,27 @@ def test_only_what_is_new_or_changed_is_computed(model: AnyToAny, place: Path) -
     assert stored(again) == after and len(seen) == 2 and seen[1] == ("index", 1, 1)  # the bad file is looked at again
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of fork, with threads
+KILLED = """
+import os, sys
+from tiny_bundle import bundle
+from open4m.generation import AnyToAny
+from open4m.retrieval import Index, storage
+
+storage.PART = 2
+
+def kill(what, done, total):
+    if done >= 4:
+        os.kill(os.getpid(), 9)
+
+Index.build(AnyToAny(bundle()), sys.argv[1], sys.argv[2], batch_size=1, progress=kill)
+"""
+
+
 def test_a_killed_run_goes_on(model: AnyToAny, pictures: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", KILLED, str(pictures), str(place / "index")]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    assert killed.returncode == -9
     monkeypatch.setattr(storage, "PART", 2)
-
-    def kill(_what: str, done: int, _total: int) -> None:
-        if done >= 4:
-            os.kill(os.getpid(), 9)
-
-    child = os.fork()
-    if child == 0:
-        Index.build(model, pictures, place / "index", batch_size=1, progress=kill)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
     seen: list[int] = []
     index = Index.build(
         model, pictures, place / "index", batch_size=1, progress=lambda _what, _done, total: seen.append(total)
