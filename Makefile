@@ -8,8 +8,8 @@ OUT ?= out
 demo: .venv/.core  ## one held-out picture into every modality, beside the truth: out/demo/index.html
 	$(BIN)/open4m demo --out $(OUT)/demo
 
-test: .venv/.dev  ## the whole suite but the tests marked slow
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+test: .venv/.dev  ## the whole suite but the tests marked slow; a thread per worker, since more get into each other's way
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 slow: .venv/.dev  ## the slow tests only
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
