@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from open4m.errors import CheckpointError
+from open4m.tokenizers.losses import LOSSES
 
 _PRESETS = {
     "vit_s": "ViT/B_8-Wi_512-H_8",
@@ -169,6 +170,9 @@ class TokenizerConfig:
             raise CheckpointError(f"latent_dim {self.latent_dim} is not divisible by {self.num_codebooks} codebooks.")
         if self.tied_labels and self.n_labels is None:
             raise CheckpointError("tied_labels needs n_labels.")
+        unknown = sorted(set(self.loss.split("+")) - set(LOSSES))
+        if unknown:
+            raise CheckpointError(f"loss {self.loss!r}: no loss is called {unknown}. Known: {', '.join(LOSSES)}.")
         if not self.input_scale > 0:
             raise CheckpointError(f"input_scale must be positive, not {self.input_scale}.")
 
