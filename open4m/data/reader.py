@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -180,8 +180,7 @@ def decode_npy(data: bytes) -> np.ndarray:
 def _npy_header(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
     if header[:8] != b"\x93NUMPY\x01\x00":
         raise ValueError("it does not begin as a npy file, version 1")
-    fields = ast.literal_eval(header[10:].decode("latin1"))
-    dtype = np.dtype(fields["descr"])
-    if dtype.hasobject or fields["fortran_order"]:
+    shape, in_column_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[8:]))
+    if dtype.hasobject or in_column_order:
         raise ValueError("it holds objects or is in column order")
-    return dtype, tuple(fields["shape"])
+    return dtype, shape

@@ -44,9 +44,8 @@ _LEAST_CONTRAST = 0.9
 _SAME_DICE, _SAME_IOU = 0.8, 0.9
 _SCORING_SIZE, _SCORED_IOU = 112, 0.5
 
-
-SHOWN_SCORE = 0.1
-"""Less certain instances are not drawn: what one of a dozen samples found alone is mostly wrong."""
+SHOWN_SCORE = 0.15
+"""Less certain instances are not drawn: what one or two of many samples found alone is mostly wrong."""
 
 
 @dataclass(frozen=True, eq=False)
