@@ -22,3 +22,11 @@ def plain_attention_is_faster(queries: Tensor) -> bool:
     The backward of the fused kernel is 2–5 times slower there.
     """
     return queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.requires_grad
+
+
+def packing_is_faster(inputs: Tensor) -> bool:
+    """Whether samples of different lengths are better put one behind the other than padded: for inference on a CPU.
+
+    There larger products are faster, padding costs its share, and attention may as well run sample by sample.
+    """
+    return inputs.device.type == "cpu" and not inputs.requires_grad

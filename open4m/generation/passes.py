@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ Weights = float | Mapping[str, float]
 _REMEMBERED = 4
 """Encoded canvases that are kept: the views of a step, and those that later targets see again."""
 
-_DECODED_AT_ONCE = {"cpu": 512}
+_DECODED_AT_ONCE = {"cpu": 2048}
 """Decoder positions of one pass: on a CPU enough to keep it busy, and few enough for small activations."""
 _DECODED_ELSEWHERE = 16_384
 
@@ -84,16 +83,16 @@ class Passes:
     def encode(self, canvases: Sequence[Canvas]) -> Encoded:
         """The samples of all canvases, one after the other: context (Σ B, N, D) and ``valid`` (Σ B, N).
 
-        Canvases that show equally much share a pass; others would pad each other.
+        Those that are not remembered share a pass.
         """
         self._notice_changes()
         missing = {_content(canvas): canvas for canvas in canvases if _content(canvas) not in self._encoded}
-        by_width = sorted(missing.items(), key=lambda item: item[1].visible)
-        for _, group in groupby(by_width, key=lambda item: item[1].visible):
-            keys, alike = zip(*group, strict=True)
-            encoded = self.model.encode(stack(alike).inputs(self.device))
-            parts = zip(encoded.context.split(_sizes(alike)), encoded.valid.split(_sizes(alike)), strict=True)
-            for key, canvas, (context, valid) in zip(keys, alike, parts, strict=True):
+        if missing:
+            encoded = self.model.encode(stack(list(missing.values())).inputs(self.device))
+            sizes = [canvas.batch for canvas in missing.values()]
+            parts = zip(encoded.context.split(sizes), encoded.valid.split(sizes), strict=True)
+            for (key, canvas), (context, valid) in zip(missing.items(), parts, strict=True):
+                context, valid = context[:, : canvas.visible], valid[:, : canvas.visible]
                 self._encoded[key] = canvas, Encoded(context, valid, context)
         found = [self._encoded[_content(canvas)][1] for canvas in canvases]
         for key in list(self._encoded)[: -max(_REMEMBERED, len(missing))]:
@@ -125,10 +124,6 @@ def _content(canvas: Canvas) -> tuple[object, ...]:
     return (canvas.batch, *(item for name, track in sorted(canvas.tracks.items()) for item in (name, id(track))))
 
 
-def _sizes(canvases: Iterable[Canvas]) -> list[int]:
-    return [canvas.batch for canvas in canvases]
-
-
 def _joined(parts: Sequence[Encoded]) -> Encoded:
     """The samples of all, shorter ones padded."""
     if len(parts) == 1:
@@ -155,7 +150,7 @@ def _companies(views: Views, requests: Mapping[str, Tensor], device: torch.devic
     """Requests that are decoded together."""
     most, company, size = _DECODED_AT_ONCE.get(device.type, _DECODED_ELSEWHERE), {}, 0
     for name, positions in requests.items():
-        added = positions.numel() * len(views.canvases)
+        added = positions.numel() * sum(canvas.visible > 0 for canvas in views.canvases)
         if company and size + added > most:
             yield company
             company, size = {}, 0
@@ -176,6 +171,6 @@ def _predict_together(passes: Passes, views: Views, requests: Mapping[str, Tenso
         hidden = model.decode(grid_targets(indexed, passes.device), passes.encode(decoded))
         parts = dict(zip(requests, hidden.split([p.shape[1] for _, p in indexed], dim=1), strict=True))
     for name, positions in requests.items():
-        seen = iter(model.logits(parts[name], name).float().unflatten(0, (len(decoded), -1)) if decoded else ())
-        blind = model.logits(passes.blind(name), name).float()[positions] if any(known) else torch.empty(0)
-        yield name, views.mix([blind if is_known else next(seen) for is_known in known])
+        seen = iter(parts[name].unflatten(0, (len(decoded), -1)) if decoded else ())
+        states = torch.stack([passes.blind(name)[positions] if is_known else next(seen) for is_known in known])
+        yield name, views.mix(model.logits(states, name).float())

@@ -41,14 +41,14 @@ class EncoderBlock(nn.Module):
         self.norm2 = layer_norm(config, config.dim)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, mask: Mask | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask | Segments | None) -> Tensor:
         """(B, N, D) → (B, N, D)."""
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 
 def run_encoder(
-    x: Tensor, blocks: nn.ModuleList, norm: nn.Module, mask: Mask | None, layers: Collection[int] = ()
+    x: Tensor, blocks: nn.ModuleList, norm: nn.Module, mask: Mask | Segments | None, layers: Collection[int] = ()
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Encoder blocks and the final norm over x (B, N, D).
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
 from open4m.errors import DataError
-from open4m.model.attention import key_mask, layer_norm, target_mask
+from open4m.model.attention import Segments, key_mask, layer_norm, target_mask
 from open4m.model.blocks import BlockCache, DecoderBlock, EncoderBlock, run_encoder
 from open4m.model.config import ModelConfig
 from open4m.model.embeddings import (
@@ -28,6 +28,7 @@ from open4m.model.embeddings import (
     scatter_rows,
     vocabulary_table,
 )
+from open4m.precision import packing_is_faster
 from open4m.streams import StreamSpec
 from open4m.weights import check_weights
 
@@ -122,9 +123,22 @@ class FourM(nn.Module):
         ``layers`` (0…depth) are kept for features.
         """
         content, place = self.embed_inputs(inputs)
-        mask = key_mask(inputs.valid)
-        states, kept = run_encoder(content + place, self.encoder, self.encoder_norm, mask, layers)
+        x, mask = content + place, key_mask(inputs.valid)
+        if mask is not None and packing_is_faster(x):
+            states, kept = self._encode_packed(x, inputs.valid, layers)
+        else:
+            states, kept = run_encoder(x, self.encoder, self.encoder_norm, mask, layers)
         return Encoded(self.decoder_proj_context(states) + place, inputs.valid, states, kept)
+
+    def _encode_packed(self, x: Tensor, valid: Tensor, layers: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """The encoder over x (B, N, D), the samples one behind the other instead of padded; zero where not valid."""
+        samples = Segments(tuple(valid.sum(dim=1).tolist()))
+        states, kept = run_encoder(x[valid][None], self.encoder, self.encoder_norm, samples, layers)
+
+        def unpacked(packed: Tensor) -> Tensor:
+            return torch.zeros_like(x).masked_scatter(valid[:, :, None], packed)
+
+        return unpacked(states), {number: unpacked(layer) for number, layer in kept.items()}
 
     def decode(self, targets: TokenTargets, encoded: Encoded) -> Tensor:
         """Run the decoder: hidden states (B, M, D) after the final norm; rows of padding are meaningless."""
