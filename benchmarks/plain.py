@@ -17,7 +17,7 @@ from torch import Tensor
 
 from open4m.batch import TokenTargets
 from open4m.generation.canvas import Canvas, grid_targets, span_bounds
-from open4m.generation.decoding import QUESTIONS, Candidates, draw, most_confident, random_order
+from open4m.generation.decoding import QUESTIONS, Candidates, draw, most_confident, perturbed, random_order
 from open4m.generation.grammar import Grammar, grammar_of
 from open4m.generation.passes import Views
 from open4m.generation.plan import Plan, TargetPlan
@@ -62,6 +62,7 @@ def fill(target: TargetPlan, canvas: Canvas, model: FourM, seeds: Sequence[int])
         logits = grid_logits(model, Views.of(canvas, target.guidance, target.conditions), stream, positions)
         ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)
         if target.scheme == "maskgit":
+            confidence = perturbed(confidence, step.noise, seeds, stream, number, positions)
             kept = most_confident(Candidates(number, step.count, positions, ids, confidence))
             everywhere = torch.zeros(len(ids), canvas.spec(stream).max_tokens, dtype=torch.int64)
             ids, positions = everywhere.scatter(1, positions, ids).gather(1, kept), kept

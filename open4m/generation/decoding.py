@@ -114,14 +114,22 @@ def filling_grid(
         ((_, logits),) = predict(passes, guide(canvas), {stream: positions})
         ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)
         if scheme == "maskgit":
-            if step.noise:
-                chance = uniforms(seeds, f"{stream}/confidence", number, length).gather(1, positions)
-                confidence = confidence.log() - step.noise * (-chance.log()).log()
+            confidence = perturbed(confidence, step.noise, seeds, stream, number, positions)
             kept = choose(Candidates(number, step.count, positions, ids, confidence))
             ids = torch.zeros(len(ids), length, dtype=torch.int64).scatter(1, positions, ids).gather(1, kept)
             positions = kept
         canvas = canvas.fix(stream, positions, ids)
         yield canvas
+
+
+def perturbed(
+    confidence: Tensor, noise: float, seeds: Sequence[int], stream: str, step: int, positions: Tensor
+) -> Tensor:
+    """Confidences (B, K) to be ranked, with Gumbel noise on their logarithms (see :class:`GridStep`)."""
+    if not noise:
+        return confidence
+    chance = uniforms(seeds, f"{stream}/confidence", step, int(positions.max()) + 1).gather(1, positions)
+    return confidence.log() - noise * (-chance.log()).log()
 
 
 def draw(

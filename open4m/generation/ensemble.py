@@ -20,6 +20,7 @@ from open4m.modalities.drawing import fit_square, heat_map
 from open4m.modalities.merging import Merged
 
 ENSEMBLE_FILE = "ensemble.json"
+SAMPLES_FOLDER = "samples"
 _TEMPERATURE = 1.0
 _SHARPEST = 1e-6
 
@@ -137,7 +138,12 @@ class Ensemble(Mapping[str, MergedItem]):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write all merged values, pictures, uncertainties and ``ensemble.json`` into a folder."""
+        """Write all merged values, pictures, uncertainties and ``ensemble.json`` into a folder.
+
+        The samples lie in its folder ``samples``, as :meth:`~open4m.generation.result.Result.save` writes them, so that
+        they can be repeated and edited.
+        """
+        self.result.save(Path(folder) / SAMPLES_FOLDER)
         with filled_folder(folder) as temporary:
             for name, item in self.items():
                 item.save(temporary / name)

@@ -52,6 +52,8 @@ def test_an_ensemble_merges_its_samples_and_maps_where_they_differ(tmp_path: Pat
     assert record["uncertainty"]["normal"]["unit"] == "°" and record["uncertainty"]["normal"]["mean"] > 0
     assert Plan.from_dict(record["plan"]) == result.plan
     assert not (tmp_path / "out" / "dinov2_global.spread.png").exists()
+    samples = model().repeat(tmp_path / "out" / "samples")
+    np.testing.assert_array_equal([s.value for s in samples["depth"]], [s.value for s in result["depth"]])
 
 
 def test_only_the_picture_is_left_of_a_letterbox() -> None:

@@ -66,12 +66,13 @@ def test_independent_one_step_targets(temperature: float) -> None:
     assert_equal(plan(GRIDS, canvas(), temperature=temperature, guidance=2.0, top_p=0.8), canvas())
 
 
-@pytest.mark.parametrize("scheme", ["maskgit", "roar"])
+@pytest.mark.parametrize(("scheme", "gumbel"), [("maskgit", 0.0), ("maskgit", 4.0), ("roar", 0.0)])
 @pytest.mark.parametrize("several", [False, True])
-def test_grids_in_steps_with_guidance(scheme: str, several: bool) -> None:
+def test_grids_in_steps_with_guidance(scheme: str, gumbel: float, several: bool) -> None:
     state = canvas().with_sequences("caption", CAPTIONS)
     guidance = {RGB: 2.0, "caption": -0.5} if several else 2.0
-    assert_equal(plan(["depth"], state, scheme=scheme, steps=5, temperature=0.7, guidance=guidance), state)
+    made = plan(["depth"], state, scheme=scheme, steps=5, temperature=0.7, guidance=guidance, gumbel=gumbel)
+    assert_equal(made, state)
 
 
 def test_a_picture_from_nothing_but_words_and_from_nothing() -> None:
