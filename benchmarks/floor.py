@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_TRIALS = 7
+_TRIALS = 15
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,15 @@ class Machine:
 
     @classmethod
     def measure(cls, dtype: torch.dtype) -> Machine:
-        """The best of a few products of large matrices, and of a few sums over more than any cache holds."""
+        """The best of a few products of large matrices, and of a few sums over as many bytes as models have.
+
+        Large caches hold a good part of a model, so that the best of several sizes counts.
+        """
         a, b = torch.randn(1024, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
-        memory = torch.ones(2**27)
         operations = 2 * a.shape[0] * b.numel() / _best(lambda: a @ b)
-        return cls(operations, memory.nbytes / _best(lambda: memory.sum()))
+        memory = torch.ones(2**27)
+        parts = [memory[: 2**power] for power in (24, 25, 26, 27)]
+        return cls(operations, max(part.nbytes / _best(part.sum) for part in parts))
 
 
 def _best(work: Callable[[], object]) -> float:

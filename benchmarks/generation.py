@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -90,6 +91,7 @@ class Answer:
 def serve(side: str, settings: Settings, decoder: bool, connection: Connection) -> None:
     """A process: answers requests until there are no more."""
     worker = Decoder(side, settings) if decoder else Transformer(side, settings)
+    connection.send(None)  # ready
     with patch.object(engine, "grammar_of", endless):
         while (request := connection.recv()) is not None:
             connection.send(worker.answer(request))
@@ -114,7 +116,11 @@ class Worker(ABC):
     def __init__(self, side: str, settings: Settings) -> None:
         self.side, self.settings = side, settings
         self.dtype: torch.dtype = getattr(torch, settings.dtype)
-        self.machine = Machine.measure(self.dtype) if side == "open4m" else None
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Measured when first asked for: while nobody else works."""
+        return Machine.measure(self.dtype)
 
     @abstractmethod
     def answer(self, request: Request) -> Answer:
@@ -128,7 +134,7 @@ class Worker(ABC):
         with counted if count else nullcontext():
             made = work()
         answer = Answer(time.perf_counter() - begun, memory()["VmHWM"], {})
-        if count and self.machine is not None:
+        if count:
             answer.operations, answer.bytes = counted.operations, counted.bytes
             answer.floor = counted.floor(self.machine)
         return made, answer
@@ -203,6 +209,8 @@ def both_sides(settings: Settings, decoder: bool) -> Iterator[Callable[[str, Req
         processes.append(context.Process(target=serve, args=(side, settings, decoder, other), daemon=True))
         processes[-1].start()
         other.close()
+    for end in ends.values():
+        end.recv()
 
     def ask(side: str, request: Request) -> Answer:
         ends[side].send(request)
