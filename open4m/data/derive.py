@@ -12,6 +12,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from open4m.data.shards import Sample, ShardDataset, ShardWriter, finished_shards, shard_keys
@@ -141,6 +142,7 @@ class _Job:
                     return f"it ended with exit code {getattr(dead[0], 'exitcode', None)}, perhaps for want of memory."
 
     def _work(self, shards: Sequence[int], messages: Queue[int | str | None]) -> None:
+        torch.set_num_threads(1)  # the processes share the cores; with more threads they wait for each other
         try:
             for count in self.run(shards):
                 messages.put(count)

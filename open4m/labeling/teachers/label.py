@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.progress import track
 
 from open4m.data.derive import Compute, Files, derive_folders
@@ -98,7 +97,6 @@ def fit_projections(teacher: Teacher, rgb: np.ndarray, folder: Path) -> None:
 def make_labeller(root: str) -> Compute:
     """The function that computes the feature files of samples; loads the teachers of ``ROOT/teachers``."""
     folder = Path(root) / "teachers"
-    torch.set_num_threads(1)  # processes share the cores, and batches are too small for more
     clip, sentences = ContrastiveTeacher(folder / f"{ContrastiveTeacher.name}.safetensors"), SentenceEncoder()
     projected = [
         (teacher, *(Projection.load(path) for path in _projection_paths(folder, type(teacher))))
