@@ -57,7 +57,7 @@ class Work(TorchFunctionMode):
         """Call ``func``, and count it if it is a layer."""
         result = func(*args, **(kwargs or {}))
         match getattr(func, "__name__", ""):
-            case "linear":
+            case "linear" | "_weight_int8pack_mm":
                 self.layers.append((2 * result.numel() * args[1].shape[1], args[1].nbytes))
             case "conv1d" | "conv2d":
                 self.layers.append((2 * result.numel() * args[1][0].numel(), args[1].nbytes))

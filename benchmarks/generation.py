@@ -3,11 +3,13 @@
     python -m benchmarks.generation --size tiny                                # a minute or two: does everything run?
     python -m benchmarks.generation --size base --repeats 3 --json base.json    # sequences end after 48 words
     python -m benchmarks.generation --size base --full --repeats 1 --json full.json
+    python -m benchmarks.generation --size base --dtype int8 --tasks caption_256    # against bfloat16 on the plain side
 
 Each side has a process of its own, with the same weights; they take turns. Seconds are medians, peaks the largest
-resident memory of the process during a task (Linux: ``VmHWM``, reset before each run), weights included. Ours runs once
-before it is timed, which counts its operations; the plain side with sequences of two words. Everything is drawn at
-temperature 0, so that the tokens of both sides can be compared wherever they do the same work.
+resident memory of the process during a task (Linux: ``VmHWM``, reset before each run), weights included. Both sides run
+once before they are timed, with sequences of two words, and ours once more, which counts its operations. Everything is
+drawn at temperature 0, so that the tokens of both sides can be compared wherever they do the same work. int8 weights
+and compiled blocks are options of ours: the plain side has bfloat16 instead, and runs as it is written.
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ from open4m.generation.passes import Passes
 from open4m.modalities.base import TextModality
 from open4m.modalities.grammar import Terms
 from open4m.model import FourM
+from open4m.model.compiled import compile_blocks, uncompiled
+from open4m.precision import activation_dtype
 from open4m.streams import StreamKind
 from open4m.tokenizers.text import TextTokenizer
 
@@ -59,6 +63,12 @@ class Settings:
     size: str
     dtype: str
     sampled: bool
+    compile: bool = False
+
+    def about(self, side: str) -> str:
+        """The side and how its weights are held, for people."""
+        held = [self.dtype if side == "open4m" or self.dtype != "int8" else "bfloat16"]
+        return f"{side} ({', '.join(held + ['compiled'] * (self.compile and side == 'open4m'))})"
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class Worker(ABC):
 
     def __init__(self, side: str, settings: Settings) -> None:
         self.side, self.settings = side, settings
-        self.dtype: torch.dtype = getattr(torch, settings.dtype)
+        self.dtype = activation_dtype(getattr(torch, settings.dtype))
 
     @cached_property
     def machine(self) -> Machine:
@@ -146,7 +156,12 @@ class Transformer(Worker):
     def __init__(self, side: str, settings: Settings) -> None:
         super().__init__(side, settings)
         self.known = blueprint(settings.size)
-        self.model = FourM(self.known.config, seed=0).to(self.dtype).eval()
+        self.model = FourM(self.known.config, seed=0).eval()
+        if side == "open4m" and settings.dtype == "int8":
+            self.model.quantize()
+        self.model.to(self.dtype)
+        if side == "open4m" and settings.compile:
+            compile_blocks(self.model)
         self.passes = Passes(self.model)
         self.text = TextTokenizer.train(["a red ball on a wooden floor"] * 3, vocab_size=SHORT_VOCABULARY)
 
@@ -159,7 +174,8 @@ class Transformer(Worker):
         def work() -> Canvas:
             if self.side == "plain":
                 return plain.generate(plan, canvas, self.model, [0], self.text)
-            return engine.run(plan, canvas, self.passes, [0], self.text).canvas
+            with uncompiled(self.model) if request.count else nullcontext():  # what is compiled cannot be counted
+                return engine.run(plan, canvas, self.passes, [0], self.text).canvas
 
         made, answer = self.measured(work, request.count)
         streams = [target.stream for target in plan.targets]
@@ -275,10 +291,13 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
-HEAD = (
-    *("task", "plain", "open4m", "ratio", "peak plain", "peak open4m", "words plain / open4m", "same tokens"),
-    *("floor of open4m", "reached", "plain computes", "open4m computes"),
-)
+def head(settings: Settings) -> str:
+    """The first lines of the table."""
+    names = (
+        *("task", *map(settings.about, SIDES), "ratio", "peak plain", "peak open4m", "words plain / open4m"),
+        *("same tokens", "floor of open4m", "reached", "plain computes", "open4m computes"),
+    )
+    return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
 
 def measure(
@@ -286,12 +305,13 @@ def measure(
 ) -> Row:
     """One task on both sides, which take turns. The plain side need not do again what it did for an ``earlier`` one."""
     row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
+    timed = SIDES if earlier is None else SIDES[1:]
     if earlier is not None:
         row.runs["plain"] = earlier.runs["plain"]
-    else:
-        ask("plain", Request(name, WARM_UP_WORDS))
+    for side in timed:
+        ask(side, Request(name, WARM_UP_WORDS))
     for _ in range(repeats):
-        for side in SIDES if earlier is None else SIDES[1:]:
+        for side in timed:
             row.runs[side].append(ask(side, Request(name, words)))
     return row
 
@@ -308,7 +328,8 @@ def same_plain_work(name: str, rows: Sequence[Row]) -> Row | None:
 
 def main(
     size: Literal["tiny", "small", "base", "large", "xlarge"] = "tiny",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32",
+    compile: bool = False,
     full: bool = False,
     tasks: tuple[str, ...] = NAMES,
     repeats: int = 3,
@@ -320,7 +341,8 @@ def main(
 
     Args:
         size: of the transformer; the diffusion decoder is the published one but for tiny.
-        dtype: of the weights of both sides.
+        dtype: of the weights of both sides; int8 is for ours, beside bfloat16 on the plain side.
+        compile: compile the blocks of the transformer of ours.
         full: write sequences whole, as long as published, instead of ``words``.
         tasks: which of them.
         repeats: timed runs of each side.
@@ -331,10 +353,10 @@ def main(
     unknown = sorted(set(tasks) - set(NAMES))
     if unknown:
         raise SystemExit(f"unknown tasks {', '.join(unknown)}; known are {', '.join(NAMES)}")
-    settings, rows = Settings(size, dtype, sampled), []
+    settings, rows = Settings(size, dtype, sampled, compile), []
     about = asdict(settings) | {"full": full, "words": words, "repeats": repeats}
     about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}", flush=True)
+    print(head(settings), flush=True)
     for decoder in (False, True):
         names = [name for name in NAMES if name in tasks and (name in TASKS) != decoder]
         if not names:

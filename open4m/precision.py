@@ -16,6 +16,11 @@ def fast_dtype(device: torch.device | str = "cpu") -> torch.dtype:
     return torch.bfloat16 if in_hardware else torch.float32
 
 
+def activation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The number format of activations beside weights of ``dtype``: bfloat16 for int8, else the same."""
+    return torch.bfloat16 if dtype == torch.int8 else dtype
+
+
 def plain_attention_is_faster(queries: Tensor) -> bool:
     """Whether matmul–softmax–matmul beats the fused kernel: when training in bfloat16 on a CPU.
 

@@ -16,6 +16,7 @@ from open4m.generation.grammar import Grammar
 from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.sampling import Sampler, uniforms
 from open4m.model import DecoderCache
+from open4m.model.compiled import uncompiled
 
 
 # -- grids ----------------------------------------------------------------------------------------------------------
@@ -111,7 +112,8 @@ def filling_grid(
         positions = canvas.open_positions(stream)
         if scheme == "roar":
             positions = choose(Candidates(number, step.count, positions))
-        ((_, logits),) = predict(passes, guide(canvas), {stream: positions})
+        with uncompiled(passes.model):  # every step has shapes of its own
+            ((_, logits),) = predict(passes, guide(canvas), {stream: positions})
         ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)
         if scheme == "maskgit":
             confidence = perturbed(confidence, step.noise, seeds, stream, number, positions)

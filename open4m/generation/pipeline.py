@@ -26,6 +26,7 @@ from open4m.generation.streaming import Partial, partial_results
 from open4m.generation.super_resolution import low_resolution, upscaling_plan
 from open4m.hub import Bundle, load_bundle
 from open4m.modalities.view import Fit
+from open4m.model.compiled import compile_blocks
 from open4m.streams import StreamKind
 
 
@@ -35,17 +36,25 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     text_tokenizer: str | Path | None = None,
+    compile: bool = False,
 ) -> AnyToAny:
     """Load a model by the name of a bundled one, a folder, a ``.safetensors`` file, or the hub id of a published one.
 
     Args:
         name, device, dtype, text_tokenizer: see :func:`open4m.hub.bundle.load_bundle`.
+        compile: compile the blocks of the transformer (:func:`~open4m.model.compiled.compile_blocks`), which takes
+            seconds for every new shape of inputs and targets. It serves one-step grids and embeddings; grids in several
+            steps and sequences run uncompiled.
 
     Raises:
         UnknownNameError: no such model; similar names are suggested.
         CheckpointError: it is incomplete or damaged.
+        GenerationError: int8 weights on another device than a CPU.
     """
-    return AnyToAny(load_bundle(name, dtype, device, text_tokenizer))
+    bundle = load_bundle(name, dtype, device, text_tokenizer)
+    if compile:
+        compile_blocks(bundle.model)
+    return AnyToAny(bundle)
 
 
 class AnyToAny:

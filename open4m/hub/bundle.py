@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from open4m.errors import CheckpointError, UnknownNameError
+from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.files import atomic_path, write_bytes, write_json
 from open4m.hub.blueprint import (
     FORMAT_VERSION,
@@ -32,6 +32,7 @@ from open4m.hub.places import resolve
 from open4m.hub.published import from_published, published_config, to_published
 from open4m.hub.text import PublishedText
 from open4m.model import FourM, ModelConfig
+from open4m.precision import activation_dtype
 from open4m.streams import StreamKind
 from open4m.tokenizers.base import Tokenizer
 from open4m.tokenizers.io import load_tokenizer, save_tokenizer
@@ -144,11 +145,13 @@ def save_bundle(
     Published tokenizers are not copied; they are found by their names.
 
     Raises:
-        CheckpointError: the model is not trained, or has weights that are not finite.
+        CheckpointError: the model is not trained, is held as int8, or has weights that are not finite.
     """
     folder, info, config = Path(folder), bundle.info, bundle.config
     if not bundle.model.trained:
         raise CheckpointError(f"{info.name}: the model is not trained (fully or in part); it cannot be saved.")
+    if bundle.model.quantized:
+        raise CheckpointError(f"{info.name}: int8 weights are not saved. Load the model as float32 or bfloat16.")
     weights: dict[str, Tensor] = bundle.model.state_dict()
     require_finite(weights, info.name)
     own = {"format_version": FORMAT_VERSION, **asdict(info), "preprocessing": PREPROCESSING, "model": config.to_dict()}
@@ -232,34 +235,41 @@ def load_bundle(
 
     Args:
         name: of a bundle of the package, a folder, a ``.safetensors`` file, or a hub id.
-        dtype, device: of the weights.
+        dtype, device: of the weights. ``torch.int8`` is for a CPU only: linear layers of blocks and untied heads are
+            int8, with one scale for each row, and everything else is bfloat16 (:meth:`FourM.quantize`).
         text_tokenizer: file of the published text tokenizer; by default it is looked for in the folder, and for
             published models fetched when words are needed (:func:`open4m.hub.text.published_text`).
 
     Raises:
         UnknownNameError: no such model.
         CheckpointError: something is missing, damaged, of another version or does not fit; the message names it.
+        GenerationError: int8 weights on another device.
     """
+    if dtype == torch.int8 and torch.device(device).type != "cpu":
+        raise GenerationError(f"{name}: int8 weights are for a CPU, not for {device}. Load it as torch.bfloat16.")
     plan = read_blueprint(resolve(name), name)
     assert plan.weights is not None  # what has been resolved is here
-    weights = read_weights(plan.weights, device, dtype)
+    stored = None if dtype == torch.int8 else dtype  # what becomes int8 is rounded once
+    weights = read_weights(plan.weights, device, stored)
     if plan.published:
         weights = from_published(weights, plan.config)
-    model = _build(plan.config, weights, device, dtype, str(plan.weights))
+    model = _build(plan.config, weights, device, stored, str(plan.weights))
+    if dtype == torch.int8:
+        model.quantize()
 
     def locate_tokenizer(name: str) -> Path:
         where = plan.tokenizer(name)
         return where if isinstance(where, Path) else resolve(where.name)
 
     names = plan.info.stream_tokenizers.values()
-    tokenizers = TokenizerFolders(names, locate_tokenizer, device, dtype)
+    tokenizers = TokenizerFolders(names, locate_tokenizer, device, activation_dtype(dtype))
     bundle = Bundle(plan.info, model, tokenizers, _read_text(plan, text_tokenizer))
     _log_licence(plan.info.name, plan.info.licence, plan.info.licence_url)
     return bundle
 
 
 def _build(
-    config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype, source: str
+    config: ModelConfig, weights: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype | None, source: str
 ) -> FourM:
     with torch.device("meta"):
         model = FourM(config)

@@ -28,7 +28,8 @@ from open4m.model.embeddings import (
     scatter_rows,
     vocabulary_table,
 )
-from open4m.precision import packing_is_faster
+from open4m.model.int8 import Int8Linear, replace_linear_layers
+from open4m.precision import activation_dtype, packing_is_faster
 from open4m.streams import StreamSpec
 from open4m.weights import check_weights
 
@@ -89,12 +90,14 @@ class FourM(nn.Module):
         config: its shape.
         trained: whether the weights come from training. False after construction; set by :meth:`load_weights` and
             by the trainer. Generation refuses a model that is not trained.
+        compiled: whether its blocks are, see :func:`~open4m.model.compiled.compile_blocks`.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.trained = False
+        self.compiled = False
         dim = config.dim
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         self.modality_embeddings = nn.ParameterDict(
@@ -168,6 +171,8 @@ class FourM(nn.Module):
         if not spec.is_target:
             raise DataError(f"{spec.name} is an input of this model, not a target.")
         head = self.decoder_tables[spec.table] if self.config.tied_output else self.heads[spec.name]
+        if isinstance(head, Int8Linear):
+            return head(hidden, ids)
         weight = cast(Tensor, head.weight)
         return F.linear(hidden, weight if ids is None else weight[ids])
 
@@ -279,6 +284,21 @@ class FourM(nn.Module):
         self.load_state_dict(taken, strict=True, assign=True)
         self._reset_buffers(device)
         self.trained = True
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are int8, see :meth:`quantize`."""
+        return any(isinstance(module, Int8Linear) for module in self.modules())
+
+    def quantize(self) -> None:
+        """Hold the linear layers of the blocks and the untied heads as int8, everything else as bfloat16.
+
+        In place, for inference on a CPU: such a model cannot be trained, and no longer has the weights to save.
+        """
+        for part in (self.encoder, self.decoder, self.heads):
+            replace_linear_layers(part)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(activation_dtype(torch.int8))
 
 
 def initialise_layer(name: str, module: nn.Module, generator: torch.Generator) -> None:
