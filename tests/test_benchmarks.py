@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.floor import Machine, Work
-from benchmarks.generation import NAMES, Answer, Request, Row, Worker, endless, same_plain_work
+from benchmarks.generation import NAMES, SIDES, Answer, Request, Row, Settings, Worker, endless, head, same_plain_work
 from benchmarks.tasks import TASKS, blueprint
 from open4m.generation.plan import Plan
 from open4m.modalities.registry import get_modality
@@ -68,6 +68,12 @@ def test_sentences_of_the_benchmark_do_not_end(name: str) -> None:
         allowed, _ = sentence.allowed(1)
         assert 6 not in allowed and fixed_words().eos not in allowed
         sentence.write(int(allowed[-1]))
+
+
+def test_the_head_says_how_each_side_is_held() -> None:
+    first, _ = head(Settings("base", "int8", False, True)).splitlines()
+    assert "| plain (bfloat16) | open4m (int8, compiled) |" in first
+    assert [Settings("base", "float32", False).about(side) for side in SIDES] == ["plain (float32)", "open4m (float32)"]
 
 
 def test_operations_and_bytes() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from open4m.cli.options import Given, Words, assignments, inputs_of, name_list, weights
+from open4m.cli.options import Given, Loading, Words, assignments, inputs_of, name_list, weights
 from open4m.cli.results import Results
 from open4m.errors import GenerationError
 
@@ -22,6 +22,7 @@ def edit(
     guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
     out: Path = Path("edited"),
     model: str = "scenes-tiny",
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     seed: int | None = None,
     json: bool = False,
 ) -> None:
@@ -47,11 +48,10 @@ def edit(
         guidance: how strongly what it sees counts after a change, as for open4m generate.
         out: where the new results go.
         model: name or folder of the model that made the results.
+        loading: how the model is loaded.
         seed: without it, the one of the results + 1.
         json: print a JSON summary instead of text.
     """
-    import open4m
-
     changes = inputs_of(given)
     regions = {name: _region(name, text) for name, text in assignments("--repaint", repaint, "rgb=region.png").items()}
     if bool(changes) == bool(regions):
@@ -59,7 +59,7 @@ def edit(
         raise GenerationError(f"{both} is to be changed and repainted. Give new values, such as --det, or --repaint.")
     if regions and (to or guidance):
         raise GenerationError("--repaint generates the modalities that it names. Leave out --to and --guidance.")
-    loaded = open4m.load(model)
+    loaded = loading.load(model)
     before = loaded.load_result(folder)
     kept = None if keep is None else name_list(keep)
     with Results(loaded, json) as results:
@@ -77,6 +77,7 @@ def repeat(
     *,
     out: Path = Path("repeated"),
     model: str = "scenes-tiny",
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     super_resolution: str | None = None,
     json: bool = False,
 ) -> None:
@@ -86,13 +87,12 @@ def repeat(
         folder: of results that open4m generate or open4m edit has written.
         out: where the new results go.
         model: name or folder of the model that made the results.
+        loading: how the model is loaded.
         super_resolution: the second model, where there was one.
         json: print a JSON summary instead of text.
     """
-    import open4m
-
-    loaded = open4m.load(model)
-    finer = None if super_resolution is None else open4m.load(super_resolution)
+    loaded = loading.load(model)
+    finer = None if super_resolution is None else loading.load(super_resolution)
     with Results(loaded, json) as results:
         result = loaded.repeat(folder, super_resolution=finer, progress=results.progress(folder.name))
         results.write(result, out, folder.name)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from open4m.cli.bars import Bars
+from open4m.cli.options import Loading
 
 if TYPE_CHECKING:
     from open4m.evaluation import Report, Retrieval
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def evaluate(
     model: Positional[str] = "scenes-tiny",
     *,
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     data: Path | None = None,
     split: str = "heldout",
     given: tuple[str, ...] = (),
@@ -38,6 +40,7 @@ def evaluate(
 
     Args:
         model: name or folder of the model.
+        loading: how the model is loaded.
         data: root of a data set; default: 300 held-out scenes (72 ship with the package; the others are rendered on
             first use and kept in the user's cache folder, without features).
         split: split of ``data``. Never give a split the model was trained on.
@@ -54,7 +57,6 @@ def evaluate(
         out: write report.json, report.md, matrix.png and a gallery (index.html) into this folder.
         json: write the scores to this file; "-" prints them instead of the table.
     """
-    import open4m
     from open4m.app.gallery import write_report
     from open4m.evaluation import any_to_any, evaluation_samples
     from open4m.evaluation import evaluate as score
@@ -62,7 +64,7 @@ def evaluate(
     from open4m.evaluation.retrieval import can_retrieve, retrieval
     from open4m.files import write_json
 
-    loaded = open4m.load(model)
+    loaded = loading.load(model)
     samples, source = evaluation_samples(loaded, data, split, limit, needed=(*given, *to))
     requests = [given] if given else REQUESTS
     with Bars(quiet=json == "-") as bars:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from open4m.cli.options import Given, Words, assignments, inputs_of, masked, name_list, weights
+from open4m.cli.options import Given, Loading, Words, assignments, inputs_of, masked, name_list, weights
 from open4m.cli.results import Results
 from open4m.errors import GenerationError
 from open4m.modalities.registry import get_modality
@@ -28,6 +28,7 @@ def generate(
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     out: Path = Path("out"),
     model: str = "scenes-tiny",
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     seed: int = 0,
     samples: int = 1,
     ensemble: int = 1,
@@ -62,6 +63,7 @@ def generate(
         given: inputs by modality, besides or instead of pictures.
         out: where values, pictures and index.html go.
         model: name or folder of the model.
+        loading: how the model is loaded.
         seed: same seed, same result.
         samples: variations per input.
         ensemble: merge so many samples per input into one, with maps of where they disagree.
@@ -76,7 +78,6 @@ def generate(
         plan: only print what would be done.
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
-    import open4m
     from open4m.generation import preview_upscale, sampling_plan
 
     inputs = inputs_of(given)
@@ -88,20 +89,20 @@ def generate(
         raise GenerationError("--samples gives variations, --ensemble merges them. Leave out one of the two.")
     if not jobs[0].inputs and not to and load_plan is None:
         raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
-    planned = _planned(model, jobs[0].inputs, to, via, guidance, settings, load_plan)
+    planned = _planned(model, loading, jobs[0].inputs, to, via, guidance, settings, load_plan)
     if repeats is not None:
         planned = _repeated(planned, repeats)
     if ensemble > 1:
         planned = sampling_plan(planned)
     plans = {"plan": planned}
     if super_resolution is not None:
-        plans["super_resolution"] = preview_upscale(super_resolution, planned)
+        plans["super_resolution"] = preview_upscale(super_resolution, planned, loading.format)
     if plan:
         tables = "\n\n".join(map(str, plans.values()))
         print(json_module.dumps({name: p.to_dict() for name, p in plans.items()}, indent=2) if json else tables)
         return
-    loaded = open4m.load(model)
-    finer = None if super_resolution is None else open4m.load(super_resolution)
+    loaded = loading.load(model)
+    finer = None if super_resolution is None else loading.load(super_resolution)
     seen = [loaded.view(job.inputs, fit) for job in jobs]  # a bad file is found before the first one is worked on
     with Results(loaded, json) as results:
         for job, values in zip(jobs, seen, strict=True):
@@ -121,7 +122,14 @@ def generate(
 
 
 def _planned(
-    model: str, inputs: dict[str, Any], to: Words, via: Words, guidance: Words, settings: Words, load_plan: Path | None
+    model: str,
+    loading: Loading,
+    inputs: dict[str, Any],
+    to: Words,
+    via: Words,
+    guidance: Words,
+    settings: Words,
+    load_plan: Path | None,
 ) -> Plan:
     """What is to be done. What cannot be done is refused before anything is loaded or fetched."""
     from open4m.generation import Masked, preview
@@ -133,7 +141,12 @@ def _planned(
         get_modality(name)
     if load_plan is None:
         hidden = [name for name, value in inputs.items() if isinstance(value, Masked)]
-        planned = preview(model, targets, list(inputs), partial=hidden, via=on_the_way, guidance=weights(guidance))
+        planned = preview(
+            *(model, targets, list(inputs), loading.format),
+            partial=hidden,
+            via=on_the_way,
+            guidance=weights(guidance),
+        )
     elif targets or on_the_way or guidance:
         raise GenerationError("--load-plan says it all. Leave it out, or leave out --to, --via and --guidance.")
     else:

@@ -1,11 +1,11 @@
-"""What several commands take: inputs by modality, lists of names, ``NAME=VALUE``."""
+"""What several commands take: how a model is loaded, inputs by modality, lists of names, ``NAME=VALUE``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, field, make_dataclass
+from dataclasses import asdict, dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
@@ -15,7 +15,37 @@ from open4m.modalities.metadata import field_range
 from open4m.modalities.registry import all_modalities, get_modality
 
 if TYPE_CHECKING:
+    import torch
+
+    from open4m.generation import AnyToAny
     from open4m.generation.passes import Weights
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Loading:
+    """How a model is loaded.
+
+    Args:
+        dtype: number format of its weights; int8 is for the linear layers, what is left is bfloat16.
+        compile: compile its blocks: seconds for every new shape, which pays where the same is done many times.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16", "int8"] = "float32"
+    compile: bool = False
+
+    @property
+    def format(self) -> torch.dtype:
+        """``dtype`` as a torch.dtype."""
+        import torch
+
+        return getattr(torch, self.dtype)
+
+    def load(self, name: str) -> AnyToAny:
+        """The model of that name, see :func:`open4m.load`."""
+        import open4m
+
+        return open4m.load(name, dtype=self.format, compile=self.compile)
 
 
 # -- inputs -----------------------------------------------------------------------------------------------------------

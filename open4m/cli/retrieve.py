@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.options import Given, assignments, inputs_of, numbers
+from open4m.cli.options import Given, Loading, assignments, inputs_of, numbers
 from open4m.errors import MissingExtraError, UnknownNameError
 from open4m.modalities.registry import get_modality
 
@@ -32,6 +32,7 @@ def index(
     split: str | None = None,
     spaces: Annotated[tuple[str, ...], arg(metavar="MODALITY ...")] = (),
     model: str = "scenes-tiny",
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     batch_size: int = 16,
 ) -> None:
     """Index a folder of files, or a data set, for open4m search. Run again to add what is new or was interrupted.
@@ -50,12 +51,12 @@ def index(
         split: of the data set: FOLDER/<split>/<modality>/shard-00000.tar.
         spaces: predicted features that are compared; default: all that the model has.
         model: name or folder of the model.
+        loading: how the model is loaded.
         batch_size: items embedded together.
     """
-    import open4m
     from open4m.retrieval import Index
 
-    loaded = open4m.load(model)
+    loaded = loading.load(model)
     with Bars(quiet=False) as bars:
         made = Index.build(
             loaded, folder, out, modalities=given, split=split, spaces=spaces, batch_size=batch_size, progress=bars.tell
@@ -93,6 +94,7 @@ def search(
     exact: bool = False,
     out: Path = Path("out/search"),
     model: str | None = None,
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     json: bool = False,
 ) -> None:
     """Find the items of an index that are most like what is given.
@@ -114,16 +116,16 @@ def search(
         exact: do not use the approximate index of a large gallery.
         out: index.html, a contact sheet of the results, goes here.
         model: name or folder of the model that made the index; default: its name.
+        loading: how the model is loaded.
         json: print JSON instead of a table.
     """
-    import open4m
     from open4m.app.retrieved import write_hits
     from open4m.retrieval import Index
     from open4m.retrieval.query import terms_of
     from open4m.retrieval.storage import read_settings
 
     terms = terms_of(_terms(inputs_of(given), weight, without))
-    opened = Index.open(index, open4m.load(model or read_settings(index).model))
+    opened = Index.open(index, loading.load(model or read_settings(index).model))
     hits = opened.search(terms, k, always_exact=exact)
     page = out / "index.html"
     write_hits(page, opened, terms, hits)

@@ -12,6 +12,7 @@ from open4m.hub.blueprint import Blueprint
 from open4m.hub.catalogue import published_configuration
 from open4m.hub.places import Repository
 from open4m.hub.sizes import bytes_of, model_size, tokenizer_size
+from open4m.precision import activation_dtype
 from open4m.streams import StreamKind
 from open4m.weights import WEIGHTS, read_layout
 
@@ -67,17 +68,17 @@ def needs_of(plan: Blueprint, streams: Iterable[str], dtype: torch.dtype = torch
 def _needs(plan: Blueprint, streams: set[str], dtype: torch.dtype) -> Iterator[Need]:
     size = model_size(plan.config, plan.published)
     here = plan.weights is not None and plan.weights.is_file()
-    yield Need(plan.info.name, size.parameters * dtype.itemsize, 0 if here else size.stored)
-    tokenizers = plan.info.stream_tokenizers
+    yield Need(plan.info.name, size.held(dtype), 0 if here else size.stored)
+    tokenizers, activations = plan.info.stream_tokenizers, activation_dtype(dtype)
     for name in dict.fromkeys(
         tokenizers[spec.name] for spec in plan.config.streams if spec.name in streams & tokenizers.keys()
     ):
         where = plan.tokenizer(name)
         if isinstance(where, Repository):
             stored = tokenizer_size(published_configuration(name), name).stored
-            yield Need(name, stored * dtype.itemsize // torch.float32.itemsize, stored)
+            yield Need(name, stored * activations.itemsize // torch.float32.itemsize, stored)
         else:
-            yield Need(name, bytes_of(read_layout(where / WEIGHTS).values(), dtype), 0)
+            yield Need(name, bytes_of(read_layout(where / WEIGHTS).values(), activations), 0)
     words = any(spec.kind is StreamKind.SEQUENCE for spec in plan.config.streams if spec.name in streams)
     if words and plan.needs_published_text() and not text.text_at_hand():
         yield Need("text tokenizer", 0, text.BYTES)

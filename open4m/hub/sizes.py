@@ -12,6 +12,7 @@ from torch import Tensor
 
 from open4m.hub.published import to_published
 from open4m.model import FourM, ModelConfig
+from open4m.precision import activation_dtype
 from open4m.tokenizers.config import TokenizerConfig
 from open4m.tokenizers.io import build_tokenizer
 
@@ -27,11 +28,19 @@ class Size:
         parameters: of all of it.
         trunk: without the embeddings of modalities and the output heads; of a tokenizer: the same as ``parameters``.
         stored: bytes of its file in float32.
+        quantized: bytes in memory with int8 weights; None for a tokenizer, which has none.
     """
 
     parameters: int
     trunk: int
     stored: int
+    quantized: int | None = None
+
+    def held(self, dtype: torch.dtype) -> int:
+        """Bytes in memory with weights of ``dtype``."""
+        if dtype == torch.int8 and self.quantized is not None:
+            return self.quantized
+        return self.parameters * activation_dtype(dtype).itemsize
 
 
 @cache
@@ -42,7 +51,8 @@ def model_size(config: ModelConfig, published: bool) -> Size:
         state = to_published(model.state_dict(), config) if published else model.state_dict()
     counts = {name: p.numel() for name, p in model.named_parameters()}
     trunk = sum(count for name, count in counts.items() if not name.startswith(_EMBEDDINGS))
-    return Size(sum(counts.values()), trunk, bytes_of(state.values()))
+    model.quantize()
+    return Size(sum(counts.values()), trunk, bytes_of(state.values()), bytes_of(model.state_dict().values()))
 
 
 def tokenizer_size(values: Mapping[str, Any], source: str) -> Size:

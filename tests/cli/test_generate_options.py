@@ -45,6 +45,27 @@ def test_letterboxes_repeats_and_super_resolution(
     assert "--repeats is for sequences" in capsys.readouterr().err
 
 
+def test_number_formats_and_compiled_blocks(
+    model: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / "a.png")
+    common = ["generate", "a.png", "--model", model, "--to", "depth", "color_palette"]
+    memory = []
+    for dtype in ("float32", "bfloat16", "int8"):
+        assert main([*common, "--dtype", dtype, "--plan", "--json"]) == 0
+        memory.append(json.loads(capsys.readouterr().out)["plan"]["needs"][0])
+    assert len(set(memory)) == 3 and all("memory for weights" in line for line in memory)
+    assert main([*common, "--dtype", "int8", "--out", "eight"]) == 0
+    assert main([*common, "--out", "exact"]) == 0
+    graphs: list[int] = []
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: graphs.append(1) or forward)
+    assert main([*common, "--compile", "--out", "compiled"]) == 0
+    assert len(graphs) == 2 + 2  # blocks
+    first, second = ((place / out / "depth.png").read_bytes() for out in ("exact", "compiled"))
+    assert first == second
+    assert get_modality("depth").read(place / "eight" / "depth.png").shape == (32, 32)
+
+
 def test_ensembles_are_merged_and_shown_with_their_uncertainty(
     model: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

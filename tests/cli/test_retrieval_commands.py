@@ -100,6 +100,9 @@ def test_bad_requests_are_refused(index: Path, model: str, place: Path, capsys: 
     assert "another model: tiny, not scenes-tiny" in refused(
         capsys, "search", "index", "--caption", "a", "--model", "scenes-tiny"
     )
+    assert "another weights fingerprint" in refused(
+        capsys, "search", "index", "--caption", "a", "--dtype", "int8", *end
+    )
     assert "Unknown model 'tiny'" in refused(capsys, "search", "index", "--caption", "a")  # it has no such name here
     assert "nothing to index" in refused(capsys, "index", "photos", "--given", "caption", "--out", "texts", *end)
     assert "Unknown modality 'depht'" in refused(capsys, "index", "photos", "--given", "depht", "--out", "x", *end)

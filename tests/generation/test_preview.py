@@ -11,7 +11,7 @@ from tiny_bundle import bundle
 
 from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation import AnyToAny, Plan, preview
-from open4m.hub import describe, save_bundle
+from open4m.hub import describe, load_bundle, save_bundle
 from open4m.hub.needs import needs_of
 
 
@@ -40,6 +40,10 @@ def test_needs_are_counted(folder: Path) -> None:
     assert wide.items[0].memory == 4 * model and abs(wide.items[1].memory - 4 * depth) <= 8  # and one flag
     narrow = needs_of(known, ["rgb@32", "tok_depth@32"], torch.bfloat16)
     assert narrow.items[0].memory == 2 * model
+    eight = needs_of(known, ["rgb@32", "tok_depth@32"], torch.int8)
+    held = load_bundle(folder, torch.int8).model.state_dict().values()
+    assert eight.items[0].memory == sum(v.nbytes for v in held) < 2 * model
+    assert eight.items[1].memory == narrow.items[1].memory
     assert "to download: nothing" in preview(folder, ["depth"], ["rgb"]).needs
 
 

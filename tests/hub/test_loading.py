@@ -12,9 +12,10 @@ import torch
 from published_folder import CONFIGURATION, published_weights, write_published
 from safetensors.torch import load_file, save_file
 
-from open4m.errors import CheckpointError, CheckpointWarning
-from open4m.hub import Bundle, describe, load_bundle
+from open4m.errors import CheckpointError, CheckpointWarning, GenerationError
+from open4m.hub import Bundle, describe, load_bundle, save_bundle
 from open4m.hub.published import from_published, model_config
+from open4m.model.int8 import Int8Linear
 from open4m.tokenizers.config import TokenizerConfig
 from open4m.tokenizers.io import build_tokenizer, save_tokenizer
 from open4m.weights import CONFIG, WEIGHTS, read_layout, read_weights
@@ -70,6 +71,7 @@ def test_one_of_a_shared_pair_may_be_absent(tmp_path: Path, side: str) -> None:
         ("encoder_embeddings.det.mod_emb", torch.zeros(1, 1, 8), r"unexpected encoder_embeddings\.det\.mod_emb"),
         ("mask_token", torch.zeros(1, 1, 4), r"mask_token has shape \(1, 1, 4\), expected \(1, 1, 8\)"),
         ("mask_token", torch.full((1, 1, 8), torch.nan), "not finite: mask_token"),
+        ("encoder.0.attn.qkv.weight", torch.full((24, 8), torch.inf), r"not finite: encoder\.0\.attn\.qkv\.weight"),
         ("mask_token", torch.tensor([[[0.0] * 7 + [-torch.inf]]]), "not finite: mask_token"),
         ("mask_token", torch.zeros(1, 1, 8, dtype=torch.complex64), "mask_token is stored as C64"),
     ],
@@ -78,8 +80,9 @@ def test_what_does_not_fit_is_named(tmp_path: Path, key: str, value: torch.Tenso
     changed = {k: v for k, v in {**published_weights(), key: value}.items() if v is not None}
     save_file(changed, tmp_path / WEIGHTS)
     (tmp_path / CONFIG).write_text(json.dumps(CONFIGURATION))
-    with pytest.raises(CheckpointError, match=message):
-        load_bundle(tmp_path)
+    for dtype in (torch.float32, torch.int8):
+        with pytest.raises(CheckpointError, match=message):
+            load_bundle(tmp_path, dtype)
 
 
 def test_unknown_configuration_keys_are_reported(tmp_path: Path) -> None:
@@ -127,6 +130,21 @@ def test_numbers_that_are_no_floats_are_kept(tmp_path: Path) -> None:
     found = read_weights(tmp_path / WEIGHTS, dtype=torch.bfloat16)
     assert [found[k].dtype for k in "abcd"] == [torch.int64, torch.bool, torch.bfloat16, torch.bfloat16]
     assert all(torch.equal(found[k], stored[k].to(found[k].dtype)) for k in stored)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.float32])
+def test_int8_weights_are_rounded_once_and_neither_saved_nor_moved(tmp_path: Path, stored: torch.dtype) -> None:
+    folder = write_published(tmp_path / "model", dtype=stored)
+    bundle = load_bundle(folder, dtype=torch.int8)
+    layer, linear = bundle.model.get_submodule("encoder.0.mlp.fc1"), torch.nn.Linear(8, 21, bias=False)
+    linear.weight.data = published_weights()["encoder.0.mlp.fc1.weight"].to(stored).float()
+    assert isinstance(layer, Int8Linear) and torch.equal(layer.weight, Int8Linear(linear).weight)
+    assert bundle.model.mask_token.dtype == torch.bfloat16 and bundle.model.trained and not bundle.model.training
+    with pytest.raises(CheckpointError, match="int8 weights are not saved"):
+        save_bundle(bundle, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    with pytest.raises(GenerationError, match="int8 weights are for a CPU, not for cuda"):
+        load_bundle(folder, dtype=torch.int8, device="cuda")
 
 
 # -- tokenizers and licence -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,9 @@ def test_fingerprints_tell_weights_apart_but_not_number_formats(model: AnyToAny)
 
     assert other(0.0, torch.float32) == other(0.0, torch.bfloat16) == first
     assert other(1.0, torch.float32) != first
+    rounded = deepcopy(bundle().model)
+    rounded.quantize()  # its vectors are others, and must not be mixed with those of the exact weights
+    assert Embedder(AnyToAny(replace(bundle(), model=rounded))).fingerprint(["depth"]) != first
 
 
 # -- searching --------------------------------------------------------------------------------------------------------
