@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from open4m.errors import GenerationError
 from open4m.model.transformer import FourM
 
 
@@ -14,7 +18,12 @@ def compile_blocks(model: FourM) -> None:
 
     On a CUDA device they run as CUDA graphs. Autoregressive steps (:meth:`~open4m.model.FourM.decode_next`) stay
     uncompiled. After eight shapes of a kind of block, PyTorch leaves further ones uncompiled and says so.
+
+    Raises:
+        GenerationError: the device is a CPU, and there is no C++ compiler.
     """
+    if model.mask_token.device.type == "cpu":
+        _require_compiler()
     graphs = model.mask_token.device.type == "cuda"
     for block in (*model.encoder, *model.decoder):
         block.forward = torch.compile(block.forward, dynamic=False, mode="reduce-overhead" if graphs else None)
@@ -27,6 +36,16 @@ def compile_blocks(model: FourM) -> None:
 def uncompiled(model: FourM) -> AbstractContextManager[object]:
     """While it is entered, the blocks of a compiled ``model`` run as they are written: where each shape comes once."""
     return torch.compiler.set_stance("force_eager") if model.compiled else nullcontext()
+
+
+def _require_compiler() -> None:
+    """PyTorch looks for it in the same way, but in the midst of the first generation."""
+    compiler = os.environ.get("CXX", {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"))
+    if shutil.which(compiler) is None:
+        raise GenerationError(
+            f"Compiling for a CPU needs a C++ compiler, and {compiler} is not there. Install it, name another in the "
+            "environment variable CXX, or leave out compile."
+        )
 
 
 def _begin_pass(*_: object) -> None:

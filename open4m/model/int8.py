@@ -39,8 +39,8 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.inputs = linear.in_features
         rows, dtype = linear.weight.detach().float(), activation_dtype(torch.int8)
-        smallest = torch.finfo(dtype).tiny  # rows of zeros have a scale, too
-        scale = (rows.abs().amax(dim=1) / _LARGEST).to(dtype).clamp_min(smallest)  # what rounding it costs is made good
+        smallest = torch.finfo(dtype).tiny  # rows of zeros need a scale, too
+        scale = (rows.abs().amax(dim=1) / _LARGEST).to(dtype).clamp_min(smallest)
         numbers = (rows / scale.float()[:, None]).round_().clamp_(-_LARGEST, _LARGEST)
         self.register_buffer("weight", F.pad(numbers.to(torch.int8), (0, -self.inputs % _BLOCK)))
         self.register_buffer("scale", scale)

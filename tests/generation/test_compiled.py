@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import torch
 from tiny_bundle import SIZE, bundle, picture, text_tokenizer
 
+from open4m.errors import GenerationError
 from open4m.generation.canvas import Canvas
 from open4m.generation.defaults import make_plan
 from open4m.generation.engine import run
@@ -43,6 +45,7 @@ def graphs(fresh: None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(list(graph.graph.nodes)))
         return graph.forward
 
+    monkeypatch.setenv("CXX", sys.executable)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     return found
 
@@ -75,6 +78,13 @@ def test_a_kind_of_block_is_compiled_once_for_a_shape(graphs: list[int]) -> None
     assert len(graphs) == 3 and two == ids(bundle().model, ["depth", "normal"], guidance=1.0)
 
 
+def test_shapes_beyond_the_eighth_stay_uncompiled(graphs: list[int]) -> None:
+    block, x = compiled().encoder[0], torch.randn(1, 12, bundle().config.dim)
+    for length in range(1, 13):
+        torch.testing.assert_close(block(x[:, :length], None), bundle().model.encoder[0](x[:, :length], None))
+    assert len(graphs) == 8
+
+
 def test_where_every_step_has_another_shape_nothing_is_compiled(graphs: list[int]) -> None:
     model = compiled()
     for scheme in ("maskgit", "roar"):
@@ -83,6 +93,12 @@ def test_where_every_step_has_another_shape_nothing_is_compiled(graphs: list[int
     assert not graphs
     assert ids(model, ["caption"], tokens=8) == ids(bundle().model, ["caption"], tokens=8)
     assert len(graphs) == 1  # the encoder's
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(GenerationError, match="no-such-compiler is not there"):
+        compiled()
 
 
 @pytest.mark.slow
