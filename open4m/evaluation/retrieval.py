@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -26,6 +26,7 @@ COUNT = 300
 """Samples of a full table."""
 
 _DEPTHS = (1, 5)
+_BOOTSTRAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,15 @@ class Retrieval:
         count: samples in the gallery; by chance, recall@k is k / count.
         galleries: which there are: :data:`PICTURES`, :data:`FEATURES`.
         queries: single modalities, then pairs.
+        gains: gallery → the mean of :meth:`gain` over all pairs, and its standard deviation when samples are drawn anew
+            (bootstrap). Galleries that pairs do not search are left out.
     """
 
     spaces: tuple[str, ...]
     count: int
     galleries: tuple[str, ...]
     queries: tuple[QueryScores, ...]
+    gains: dict[str, tuple[float, float]]
 
     def gain(self, given: Given, gallery: str) -> float:
         """How much higher the recall@5 of a pair is than that of the better one of its two parts."""
@@ -101,18 +105,14 @@ def retrieval(
         if progress is not None:
             progress("retrieval", done, len(wanted))
     galleries = dict(zip((PICTURES, FEATURES), sources, strict=False))
-    queries = [
-        QueryScores(
-            given,
-            {
-                name: _scores(vectors[given], vectors[source])
-                for name, source in galleries.items()
-                if not set(given) & set(source)
-            },
-        )
-        for given in [*((name,) for name in held), *pairs]
-    ]
-    return Retrieval(embedder.spaces, len(used), tuple(galleries), tuple(query for query in queries if query.recall))
+    asked: list[Given] = [*((name,) for name in held), *pairs]
+    found = {
+        name: {given: ranks(vectors[given], vectors[source]) for given in asked if not set(given) & set(source)}
+        for name, source in galleries.items()
+    }
+    queries = [QueryScores(q, {name: _scores(found[name][q]) for name in found if q in found[name]}) for q in asked]
+    gains = {name: mean_gain(places) for name, places in found.items() if any(len(given) > 1 for given in places)}
+    return Retrieval(embedder.spaces, len(used), tuple(galleries), tuple(q for q in queries if q.recall), gains)
 
 
 def can_retrieve(model: AnyToAny, samples: Sequence[Sample]) -> bool:
@@ -152,7 +152,7 @@ def summary(found: Retrieval) -> str:
         if gains:
             better = sum(gain > 0 for gain in gains)
             text += f" Among {gallery}, {better} of {len(gains)} pairs have a higher recall@5 than each of their parts"
-            text += f" (mean gain {np.mean(gains):+.3f})."
+            text += " (mean gain {:+.3f}, standard deviation {:.3f}).".format(*found.gains[gallery])
     return text
 
 
@@ -161,7 +161,19 @@ def _embed(embedder: Embedder, samples: Sequence[Sample], given: Given, batch_si
     return np.concatenate([embedder({name: [s[name] for s in batch] for name in given}) for batch in batches])
 
 
-def _scores(queries: np.ndarray, gallery: np.ndarray) -> dict[str, float]:
-    found = ranks(queries, gallery)
-    recalls = {f"recall@{k}": float((found <= k).mean()) for k in _DEPTHS}
-    return recalls | {"median_rank": float(np.median(found))}
+def _scores(places: np.ndarray) -> dict[str, float]:
+    """From the ranks (N,) of the right samples."""
+    recalls = {f"recall@{k}": float((places <= k).mean()) for k in _DEPTHS}
+    return recalls | {"median_rank": float(np.median(places))}
+
+
+def mean_gain(places: Mapping[Given, np.ndarray]) -> tuple[float, float]:
+    """See :attr:`Retrieval.gains`; ``places``: query → ranks (N,)."""
+    hits = np.stack([ranked <= _DEPTHS[-1] for ranked in places.values()], axis=1).astype(np.float64)
+    draws = np.random.default_rng(0).multinomial(len(hits), np.full(len(hits), 1 / len(hits)), size=_BOOTSTRAPS)
+    recalls = np.concatenate([hits.mean(axis=0, keepdims=True), draws @ hits / len(hits)])  # the first: as they are
+    column = {given: number for number, given in enumerate(places)}
+    pairs = [given for given in places if len(given) > 1 and all((name,) in column for name in given)]
+    better = [recalls[:, [column[(name,)] for name in given]].max(axis=1) for given in pairs]
+    gains = np.mean([recalls[:, column[given]] - part for given, part in zip(pairs, better, strict=True)], axis=0)
+    return float(gains[0]), float(gains[1:].std())

@@ -14,7 +14,7 @@ from tiny_data import values
 from open4m.errors import GenerationError
 from open4m.evaluation import Retrieval, retrieval
 from open4m.evaluation.measures import ranks
-from open4m.evaluation.retrieval import QueryScores, can_retrieve, header_and_rows, summary
+from open4m.evaluation.retrieval import QueryScores, can_retrieve, header_and_rows, mean_gain, summary
 from open4m.generation import AnyToAny
 from open4m.retrieval import Embedder
 
@@ -74,16 +74,27 @@ def test_pairs_are_compared_with_the_better_one_of_their_parts() -> None:
         *(query("depth", recall=0.2), query("caption", recall=0.5), query("det", recall=0.4)),
         *(query("caption", "depth", recall=0.75), query("caption", "det", recall=0.5)),
     )
-    made = Retrieval(("dinov2_global",), 50, ("pictures",), queries)
+    made = Retrieval(("dinov2_global",), 50, ("pictures",), queries, {"pictures": (0.125, 0.0441)})
     assert made.gain(("caption", "depth"), "pictures") == 0.25 and made.gain(("caption", "det"), "pictures") == 0
     assert math.isnan(made.gain(("rgb", "det"), "pictures"))
     text = summary(made)
-    assert "1 of 2 pairs have a higher recall@5" in text and "mean gain +0.125" in text
+    assert "1 of 2 pairs have a higher recall@5" in text and "mean gain +0.125, standard deviation 0.044" in text
     assert "recall@1 is 0.020, recall@5 0.100" in text
     head, rows = header_and_rows(made)
     assert head == ("query", "pictures: recall@1", "recall@5", "gain of the pair", "median rank")
     assert rows[0] == ("depth", "0.100", "0.200", "–", "4")
     assert rows[3] == ("caption+depth", "0.100", "0.750", "+0.250", "4")
+
+
+def test_the_mean_gain_is_told_with_its_uncertainty(found: Retrieval) -> None:
+    for gallery in found.galleries:
+        mean, deviation = found.gains[gallery]
+        assert mean == pytest.approx(found.gain(("caption", "depth"), gallery))  # the only pair
+        assert 0 <= deviation < 0.5
+    alike = np.ones(200)
+    wrong = np.where(np.arange(200) % 4, alike, 9)  # a quarter of the samples is not found by the one part
+    mean, deviation = mean_gain({("a",): wrong, ("b",): wrong, ("a", "b"): alike})
+    assert mean == 0.25 and deviation == pytest.approx((0.25 * 0.75 / 200) ** 0.5, rel=0.15)
 
 
 def test_the_table_is_json(found: Retrieval) -> None:
