@@ -68,22 +68,6 @@ class GridStep:
     noise: float = 0.0
 
 
-def fill_grid(
-    passes: Passes,
-    canvas: Canvas,
-    stream: str,
-    scheme: Literal["maskgit", "roar"],
-    steps: Iterable[GridStep],
-    guide: Callable[[Canvas], Views],
-    seeds: Sequence[int],
-    choose: Chooser | None = None,
-) -> Canvas:
-    """The canvas after the last of :func:`filling_grid`."""
-    for state in filling_grid(passes, canvas, stream, scheme, steps, guide, seeds, choose):
-        canvas = state
-    return canvas
-
-
 def filling_grid(
     passes: Passes,
     canvas: Canvas,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from open4m.errors import DataError
 from open4m.generation.canvas import Canvas
-from open4m.generation.decoding import Candidates, GridStep, SequenceJob, fill_grid, write_sequences
+from open4m.generation.decoding import Candidates, GridStep, SequenceJob, filling_grid, write_sequences
 from open4m.generation.passes import Passes, Views, Weights
 from open4m.generation.sampling import Sampler
 from open4m.hub.bundle import load_bundle
@@ -83,7 +83,7 @@ class _Scenario:
         """A grid target, forced to the recorded positions."""
         settings = steps[0]
         forced = _Forced(self.name, first, self.tensors, self.report)
-        done = fill_grid(
+        *_, done = filling_grid(
             Passes(self.model),
             state,
             stream,
@@ -171,5 +171,8 @@ def _check_multi_guided(entry: Any, model: FourM, tensors: Entries, report: Repo
     steps = [GridStep(count, GREEDY) for count in entry["token_schedule"]]
     forced = _Forced(scenario, 0, tensors, report)
     seeds, passes = range(canvas.batch), Passes(model)
-    done = fill_grid(passes, canvas, target, entry["scheme"], steps, lambda c: Views.of(c, guidance, ()), seeds, forced)
+    states = filling_grid(
+        passes, canvas, target, entry["scheme"], steps, lambda c: Views.of(c, guidance, ()), seeds, forced
+    )
+    *_, done = states
     forced.check(done, target, len(steps))

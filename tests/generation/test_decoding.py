@@ -12,7 +12,7 @@ from open4m.generation.decoding import (
     Candidates,
     GridStep,
     SequenceJob,
-    fill_grid,
+    filling_grid,
     most_confident,
     random_order,
     write_sequences,
@@ -75,7 +75,8 @@ def test_given_tokens_stay_and_the_rest_is_filled(scheme: str) -> None:
     ids = torch.randint(0, 24, (2, 16), generator=torch.Generator().manual_seed(0))
     start = canvas().with_tokens(DEPTH, ids, known)
     steps = [GridStep(k, Sampler(1.0)) for k in token_schedule("cosine", 5, 12)]
-    done = fill_grid(Passes(bundle().model), start, DEPTH, scheme, steps, lambda c: Views((c,)), [3, 4])  # type: ignore[arg-type]
+    states = filling_grid(Passes(bundle().model), start, DEPTH, scheme, steps, lambda c: Views((c,)), [3, 4])  # type: ignore[arg-type]
+    *_, done = states
     assert done.tracks[DEPTH].known.all()
     assert torch.equal(done.tracks[DEPTH].ids[known], ids[known])
 
