@@ -78,7 +78,7 @@ def generate(
         plan: only print what would be done.
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
-    from open4m.generation import preview_upscale, sampling_plan
+    from open4m.generation import Ensemble, preview_upscale, sampling_plan
 
     inputs = inputs_of(given)
     jobs = [replace(job, inputs=masked(mask, job.inputs)) for job in _jobs(files, inputs, out)]
@@ -116,7 +116,7 @@ def generate(
                 progress=results.progress(job.name),
             )
             if ensemble > 1:
-                results.write_ensemble(result.ensemble(), job.folder, job.name, values)
+                results.write_ensemble(Ensemble(result), job.folder, job.name, values)
             else:
                 results.write(result, job.folder, job.name, values)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,6 @@ from open4m.modalities.base import Modality
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import Fit, Resample, View
 from open4m.streams import StreamKind, StreamSpec
-
-if TYPE_CHECKING:
-    from open4m.generation.ensemble import Ensemble
 
 _SMALLEST_PICTURE = 224
 
@@ -268,16 +265,6 @@ class Result(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.plan.requested)
-
-    def ensemble(self) -> Ensemble:
-        """The samples, which must be of one input, merged per modality: see :mod:`open4m.generation.ensemble`.
-
-        Raises:
-            GenerationError: see :class:`~open4m.generation.ensemble.Ensemble`.
-        """
-        from open4m.generation.ensemble import Ensemble
-
-        return Ensemble(self)
 
     def save(self, folder: str | Path) -> None:
         """Write values, pictures, tokens, plan and seeds into a folder (several samples: one sub-folder each).

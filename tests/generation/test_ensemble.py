@@ -12,7 +12,7 @@ from tiny_bundle import SIZE, bundle, picture
 
 from open4m.errors import GenerationError, UnknownNameError
 from open4m.files import filled_folder
-from open4m.generation import AnyToAny, Plan, sampling_plan
+from open4m.generation import AnyToAny, Ensemble, Plan, sampling_plan
 
 TARGETS = ["depth", "normal", "semseg", "clip", "dinov2_global", "color_palette"]
 
@@ -27,7 +27,7 @@ def plan(*targets: str) -> Plan:
 
 def test_an_ensemble_merges_its_samples_and_maps_where_they_differ(tmp_path: Path) -> None:
     result = model().generate({"rgb": picture()}, plan=plan(), samples=4, seed=3)
-    ensemble = result.ensemble()
+    ensemble = Ensemble(result)
     assert set(ensemble) == set(TARGETS) and len(ensemble["depth"].items) == 4
     for name, item in ensemble.items():
         expected = item.modality.merge([sample[name].value for sample in result.samples])
@@ -37,7 +37,7 @@ def test_an_ensemble_merges_its_samples_and_maps_where_they_differ(tmp_path: Pat
         assert item.merged.uncertainty > 0, name
         assert (item.draw_spread(64) is None) == (item.spread.ndim != 2)
     assert ensemble["depth"].spread.shape == (SIZE, SIZE) and ensemble["clip"].spread.shape == (4, 4)
-    again = model().generate({"rgb": picture()}, plan=plan(), samples=4, seed=3).ensemble()
+    again = Ensemble(model().generate({"rgb": picture()}, plan=plan(), samples=4, seed=3))
     np.testing.assert_array_equal(again["depth"].value, ensemble["depth"].value)
     with pytest.raises(UnknownNameError, match="depth"):
         ensemble["dept"]
@@ -58,7 +58,7 @@ def test_an_ensemble_merges_its_samples_and_maps_where_they_differ(tmp_path: Pat
 
 def test_only_the_picture_is_left_of_a_letterbox() -> None:
     result = model().generate({"rgb": picture(20, 40)}, plan=plan("depth", "clip"), samples=2, fit="letterbox")
-    ensemble = result.ensemble()
+    ensemble = Ensemble(result)
     assert ensemble["depth"].value.shape == ensemble["depth"].spread.shape == result["depth"][0].value.shape
     assert ensemble["depth"].value.shape[0] < SIZE
     assert ensemble["depth"].image.size[0] > ensemble["depth"].image.size[1]
@@ -76,11 +76,11 @@ def test_a_sampling_plan_draws_what_was_a_best_guess() -> None:
 def test_what_is_no_ensemble_is_refused() -> None:
     two = {"rgb": [picture(0), picture(1)]}
     with pytest.raises(GenerationError, match="at least two samples"):
-        model().generate({"rgb": picture()}, plan=plan("semseg")).ensemble()
+        Ensemble(model().generate({"rgb": picture()}, plan=plan("semseg")))
     with pytest.raises(GenerationError, match="differ in rgb@32"):
-        model().generate(two, plan=plan("semseg")).ensemble()
+        Ensemble(model().generate(two, plan=plan("semseg")))
     with pytest.raises(GenerationError, match=r"All samples of depth are alike.*sampling_plan"):
-        model().generate({"rgb": picture()}, ["depth", "semseg"], samples=2).ensemble()
+        Ensemble(model().generate({"rgb": picture()}, ["depth", "semseg"], samples=2))
 
 
 def test_a_folder_is_filled_wholly_or_not_at_all(tmp_path: Path) -> None:

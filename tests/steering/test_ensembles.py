@@ -12,7 +12,7 @@ from tiny_data import values
 from open4m.errors import GenerationError
 from open4m.evaluation.evaluate import direct_plan
 from open4m.evaluation.measures import score
-from open4m.generation import AnyToAny, sampling_plan
+from open4m.generation import AnyToAny, Ensemble, sampling_plan
 from open4m.modalities.merging import Merged
 from open4m.steering.ensembles import _sizes, _surest_half, _uncertainty, ensemble_study
 from open4m.steering.paths import path_study
@@ -32,7 +32,7 @@ def test_a_study_scores_what_generation_gives() -> None:
         model().generate({"rgb": s["rgb"]}, plan=sampling_plan(plan), samples=3, seed=7 + 3 * i)
         for i, s in enumerate(SCENES)
     ]
-    merged = [group.ensemble()["depth"].value for group in groups]
+    merged = [Ensemble(group)["depth"].value for group in groups]
     entry = study.targets[0]
     assert entry.merged[3] == pytest.approx(score("depth", merged, SCENES), rel=1e-5)
     singles = [score("depth", [group["depth"][k].value for group in groups], SCENES)["l1"] for k in range(3)]
