@@ -69,6 +69,7 @@ def pretrain(
     steps: int | None = None,
     tokens: float | None = None,
     seed: int = 0,
+    learning_rate: float | None = None,
     start: str | None = None,
     tensorboard: bool = False,
 ) -> None:
@@ -83,6 +84,7 @@ def pretrain(
         steps: length in steps instead: resuming is then exact.
         tokens: length as a budget of visible plus predicted tokens instead, such as 5e8.
         seed: of initialisation, data order and masks.
+        learning_rate: at its peak; default: the recipe's. Lower where a short run starts from a trained model.
         start: go on from a trained model (name or folder) of the same shape instead of random weights.
         tensorboard: also write TensorBoard files.
     """
@@ -95,7 +97,16 @@ def pretrain(
             raise TrainingError("Give the length of a run either in steps or in tokens.")
         steps = chosen.steps_for(tokens)
     outcome = run(
-        chosen, data, tokenizers, out, minutes=minutes, steps=steps, seed=seed, start=start, tensorboard=tensorboard
+        chosen,
+        data,
+        tokenizers,
+        out,
+        minutes=minutes,
+        steps=steps,
+        seed=seed,
+        learning_rate=learning_rate,
+        start=start,
+        tensorboard=tensorboard,
     )
     if outcome.finished:
         Console().print(f"[bold green]done[/] {escape(str(out / 'bundle'))}", highlight=False, soft_wrap=True)

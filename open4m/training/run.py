@@ -77,6 +77,7 @@ def pretrain(
     minutes: float | None = None,
     steps: int | None = None,
     seed: int = 0,
+    learning_rate: float | None = None,
     start: str | Path | None = None,
     precision: Precision = "auto",
     evaluate_every: int = 1000,
@@ -88,7 +89,7 @@ def pretrain(
     ``out/bundle/`` is the trained system when the run is complete; ``out/run/`` holds its metrics and checkpoints.
     The text vocabulary is ``tokenizers/text_tokenizer.json``, learned first if it is missing. Without ``minutes``
     and ``steps`` it takes the time of the recipe. ``start`` names a trained bundle to go on from (:func:`warm_start`)
-    instead of random weights.
+    instead of random weights; a short run then wants a peak ``learning_rate`` below the recipe's.
 
     Raises:
         DataError: folders of the data or tokenizers are missing.
@@ -97,7 +98,7 @@ def pretrain(
     settings = TrainSettings(
         steps=steps,
         minutes=minutes if minutes or steps else recipe.minutes,
-        learning_rate=recipe.learning_rate,
+        learning_rate=recipe.learning_rate if learning_rate is None else learning_rate,
         warmup=recipe.warmup,
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
