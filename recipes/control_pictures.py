@@ -6,7 +6,7 @@ python -m recipes.control_pictures --out docs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -17,11 +17,14 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 
 import open4m
-from open4m.evaluation.heldout import heldout_values
+from open4m.evaluation.heldout import SHARD_SIZE, heldout_values
 from open4m.files import atomic_path
 from open4m.generation import AnyToAny, Masked
+from open4m.modalities.det import Box
 from open4m.modalities.drawing import font
+from open4m.modalities.human_poses import Person
 from open4m.modalities.registry import get_modality
+from open4m.modalities.sam_instance import Instance
 
 SIDE, BAR, GAP = 112, 26, 4
 PAPER, INK = (255, 255, 255), (20, 20, 24)
@@ -69,8 +72,8 @@ def schemes(model: AnyToAny, scene: Values) -> Tiles:
     inputs = {**layout(scene), "caption": scene["caption"]}
     plan = model.plan(["rgb"], list(inputs))
     variants = {
-        "roar (default)": {},
-        "temperature=0.3": {"temperature": 0.3, "temperature_schedule": "constant"},
+        "roar, 24 steps": {"scheme": "roar", "steps": 24},
+        "maskgit, 24 steps": {"scheme": "maskgit", "steps": 24},
         "maskgit, cosine": {"scheme": "maskgit", "steps": 8, "token_schedule": "cosine"},
         "maskgit, own schedule, gumbel=4.5": {
             **{"scheme": "maskgit", "steps": 8, "token_schedule": "monotone_cosine", "gumbel": 4.5},
@@ -120,6 +123,40 @@ def edit(model: AnyToAny, scene: Values) -> Tiles:
     return tiles
 
 
+def boxes(model: AnyToAny, scene: Values) -> Tiles:
+    """All boxes mirrored."""
+    value: list[Box] = scene["det"]
+    mirrored = [replace(box, xmin=1 - box.xmax, xmax=1 - box.xmin) for box in value]
+    return before_and_after(model, scene, "det", value, mirrored, "semseg")
+
+
+def people(model: AnyToAny, scene: Values) -> Tiles:
+    """Everybody turned by a quarter."""
+    quarter = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], dtype=np.float32)
+    value: list[Person] = scene["human_poses"]
+    turned = [replace(person, global_orient=quarter @ person.global_orient) for person in value]
+    return before_and_after(model, scene, "human_poses", value, turned, "normal")
+
+
+def polygons(model: AnyToAny, scene: Values) -> Tiles:
+    """The largest instance half as high."""
+    value: list[Instance] = sorted(scene["sam_instance"], key=lambda instance: -instance.area)
+    polygon = value[0].polygon.copy()
+    polygon[:, 1] = polygon[:, 1].max() - (polygon[:, 1].max() - polygon[:, 1]) / 2
+    flat = Instance(polygon, np.concatenate([polygon.min(axis=0), polygon.max(axis=0)]))
+    return before_and_after(model, scene, "sam_instance", value, [flat, *value[1:]], "sam_edge")
+
+
+def edges(model: AnyToAny, scene: Values) -> Tiles:
+    """Pictures along given edges."""
+    tiles: Tiles = []
+    for name in ("canny_edge", "sam_edge"):
+        inputs = {name: scene[name], "caption": scene["caption"]}
+        plan = model.plan(["rgb"], list(inputs))
+        tiles += [(f"{name}, given", model_picture(model, name, scene)), ("rgb", generated(model, inputs, plan))]
+    return [*tiles, ("truth", Image.fromarray(scene["rgb"]))]
+
+
 def metadata(model: AnyToAny, scene: Values) -> Tiles:
     """Brightness in its natural unit."""
     tiles = []
@@ -152,11 +189,28 @@ def stream(model: AnyToAny, scene: Values) -> Tiles:
 
 
 STRIPS: dict[str, Callable[[AnyToAny, Values], Tiles]] = {
-    function.__name__: function for function in (weights, schemes, hole, repaint, edit, metadata, via, stream)
+    function.__name__: function
+    for function in (
+        *(weights, schemes, hole, repaint, edit, boxes, people, polygons),
+        *(edges, metadata, via, stream),
+    )
 }
+NEEDED = {"boxes": "det", "people": "human_poses", "polygons": "sam_instance"}
+"""What a strip's scene must hold at least one of."""
 
 
 # -- parts ------------------------------------------------------------------------------------------------------------
+def before_and_after(model: AnyToAny, scene: Values, name: str, value: Any, changed: Any, target: str) -> Tiles:
+    """What follows from a modality and a caption, and from the changed modality with the same caption."""
+    modality = get_modality(name)
+    before = model.generate({name: value, "caption": scene["caption"]}, [target], seed=0)
+    after = model.edit(before, {name: changed}, [target], keep=["caption"], guidance={name: 3.0}, seed=0)
+    tiles = []
+    for label, given, result in (("given", value, before), ("changed", changed, after)):
+        tiles += [(f"{name}, {label}", modality.draw(given, SIDE)), (target, result[target].image)]
+    return tiles
+
+
 def generated(model: AnyToAny, inputs: Values, plan: open4m.Plan, seed: int = 0) -> Image.Image:
     """The generated picture."""
     return model.generate(inputs, plan=plan, seed=seed)["rgb"].image
@@ -196,9 +250,11 @@ def strip(tiles: Sequence[tuple[str, Image.Image]]) -> Image.Image:
 def main(pictures: Pictures) -> None:
     """Make the strips."""
     console, model = Console(), open4m.load(pictures.model)
-    names = [name for name in ("rgb", "depth", "caption", "color_palette") if name in (*model.inputs, *model.targets)]
-    scene = heldout_values(names, pictures.scene + 1)[-1]
+    wanted = ("rgb", "depth", "caption", "color_palette", "canny_edge", "sam_edge", *NEEDED.values())
+    names = [name for name in wanted if name in (*model.inputs, *model.targets)]
+    scenes = heldout_values(names, SHARD_SIZE)[pictures.scene :]
     for name in pictures.only or STRIPS:
+        scene = next(scene for scene in scenes if len(scene[NEEDED.get(name, "rgb")]))
         sheet = strip(STRIPS[name](model, scene))
         path = pictures.out / f"control-{name}.png"
         with atomic_path(path) as temporary:
