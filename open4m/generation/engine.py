@@ -18,7 +18,7 @@ from open4m.modalities.registry import get_modality
 from open4m.tokenizers.text import TextTokenizer
 
 Progress = Callable[[str, int, int], None]
-"""Called as ``progress(what, done, total)`` after every finished target."""
+"""Called as ``progress(target, done, total)`` after every step: of all steps of all targets ``done`` are done."""
 
 
 @dataclass
@@ -74,14 +74,16 @@ def run(
     """The outcome after the last of :func:`moments`.
 
     Args:
-        progress: told about finished targets.
+        progress: told about every step; a sequence that ends early is done with all of its steps.
     """
-    outcome, done = Outcome(canvas), 0
+    outcome, done = Outcome(canvas), {}
+    planned = {target.modality: target.tokens - 1 if target.is_sequence else target.steps for target in plan.targets}
     for moment in moments(plan, canvas, passes, seeds, text):
+        done[moment.target] = planned[moment.target] if moment.finished else moment.step
         if moment.finished:
-            outcome, done = moment.outcome(), done + 1
-            if progress is not None:
-                progress(moment.target, done, len(plan.targets))
+            outcome = moment.outcome()
+        if progress is not None:
+            progress(moment.target, sum(done.values()), sum(planned.values()))
     return outcome
 
 

@@ -141,7 +141,7 @@ class AnyToAny:
             fit: how pictures become squares: ``crop`` shows the model the largest centred square, ``letterbox`` all of
                 the picture between bars that are hidden from it and cut off the results.
             super_resolution: a model for :meth:`upscale`.
-            progress: called as ``progress(modality, done, total)``.
+            progress: called as ``progress(modality, done, total)`` after every step of all ``total`` ones.
 
         Raises:
             UnknownNameError, GenerationError, ModalityError: with what was expected and how to mend it.

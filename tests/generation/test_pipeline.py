@@ -274,10 +274,14 @@ def test_features_of_inputs() -> None:
     np.testing.assert_allclose(two[1], one, atol=1e-5)
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_told_after_every_step() -> None:
     told: list[tuple[str, int, int]] = []
-    model().generate({"rgb": picture()}, ["depth", "color_palette"], progress=lambda *args: told.append(args))
-    assert told == [("depth", 1, 2), ("color_palette", 2, 2)]
+    plan = model().plan(["depth", "color_palette"], ["rgb"]).edit("color_palette", tokens=9).edit("depth", steps=3, decode="tokens")
+    model().generate({"rgb": picture()}, plan=plan, progress=lambda *args: told.append(args))
+    assert told[:3] == [("depth", step, 11) for step in (1, 2, 3)]  # and up to eight words
+    assert told[-1] == ("color_palette", 11, 11) and len(told) > 4
+    done = [done for _, done, _ in told]
+    assert done == sorted(done)
 
 
 def test_untrained_models_are_refused() -> None:
