@@ -28,7 +28,7 @@ MIN_SCORE = 0.6
 
 _SAME_IOU = 0.5
 SHOWN_SCORE = 0.3
-"""Boxes with less confidence are not drawn or described; average precision counts all."""
+"""Boxes with less confidence are not drawn, described or counted; average precision counts all."""
 
 _RED = (200, 20, 30)
 _IOU_THRESHOLDS = np.arange(0.5, 1.0, 0.05).round(2)
@@ -132,7 +132,7 @@ class Detection(TextModality[list[Box]]):
         """Red frames with white labels over the background, if there is one; boxes of :data:`SHOWN_SCORE` or more."""
         picture = fit_square(background, size) if background is not None else Image.new("RGB", (size, size), GROUND)
         frames, side = ImageDraw.Draw(picture), size - 1
-        shown = _shown(value)
+        shown = shown_boxes(value)
         for box in shown:
             frames.rectangle([v * side for v in box.corners], outline=_RED, width=max(1, size // 112))
         for box in shown:  # after all frames, so that no frame crosses a label
@@ -141,7 +141,7 @@ class Detection(TextModality[list[Box]]):
 
     def describe(self, value: list[Box], predicted: bool = False) -> str:
         """Classes and how many of each, in the order of the list."""
-        counts = Counter(box.class_name for box in _shown(value))
+        counts = Counter(box.class_name for box in shown_boxes(value))
         return ", ".join(f"{count} × {name}" for name, count in counts.items()) or "no boxes"
 
     # -- words --------------------------------------------------------------------------------------------------
@@ -212,7 +212,8 @@ class Detection(TextModality[list[Box]]):
         return Merged([_fused(group, len(values)) for group in groups], absence(groups, len(values)), ABSENCE)
 
 
-def _shown(boxes: Sequence[Box]) -> list[Box]:
+def shown_boxes(boxes: Sequence[Box]) -> list[Box]:
+    """Those of :data:`SHOWN_SCORE` or more: what counts as seen, where many samples were merged to many guesses."""
     return [box for box in boxes if box.score >= SHOWN_SCORE]
 
 

@@ -14,7 +14,7 @@ from open4m.labeling.metadata import measure_metadata
 from open4m.labeling.palette import extract_palettes
 from open4m.modalities.cielab import rgb_to_lab
 from open4m.modalities.coco import THING_CLASSES, panoptic_value
-from open4m.modalities.det import Box
+from open4m.modalities.det import Box, shown_boxes
 from open4m.modalities.metadata import FIELDS, Count
 
 _APPEARANCE = ("colorfulness", "brightness", "contrast", "saturation", "entropy", "aesthetic_score")
@@ -119,9 +119,8 @@ class FieldControl(Control):
         if self.output == "caption":
             blank = np.zeros((1, 1, 3), dtype=np.uint8)
             return (measure_metadata(blank, captions=[made["caption"]])[self.field],)
-        found = measure_metadata(
-            made["rgb"], semseg=made.get("semseg"), normal=made.get("normal"), boxes=made.get("det")
-        )
+        boxes = shown_boxes(made["det"]) if "det" in made else None
+        found = measure_metadata(made["rgb"], semseg=made.get("semseg"), normal=made.get("normal"), boxes=boxes)
         return (float(found.get(self.field, np.nan)),)
 
 
@@ -160,8 +159,9 @@ class ColourControl(Control):
 class BoxesControl(Control):
     """How many boxes of a class there are, side by side, besides those given.
 
-    Measured on the generated picture as the model itself reads it: its boxes of the class, and the share of the pixels
-    that its segmentation gives to the class. Both are as good as the model's reading.
+    Measured on the generated picture as the model itself reads it: its boxes of the class that it would show
+    (:func:`~open4m.modalities.det.shown_boxes`), and the share of the pixels that its segmentation gives to the class.
+    Both are as good as the model's reading.
     """
 
     modality = "det"
@@ -194,7 +194,7 @@ class BoxesControl(Control):
         return (asked, asked)
 
     def measure(self, made: Mapping[str, Any]) -> tuple[float, ...]:
-        count = sum(box.class_name == self.class_name for box in made["det"])
+        count = sum(box.class_name == self.class_name for box in shown_boxes(made["det"]))
         return (float(count), float(np.mean(made["semseg"] == panoptic_value(self.class_name))))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from open4m.errors import Open4MError
 from open4m.modalities.coco import panoptic_value
-from open4m.modalities.det import Box
+from open4m.modalities.det import SHOWN_SCORE, Box
 from open4m.modalities.registry import get_modality
 from open4m.steering.controls import parse_control
 
@@ -72,6 +72,11 @@ def test_fields_are_measured_as_they_are_labelled() -> None:
     people, _ = parse_control("metadata.n_humans")
     found = [Box(0, 0, 1, 1, "person"), Box(0, 0, 1, 1, "dog")]
     assert people.reads == ("det",) and people.measure({"rgb": grey(9), "det": found}) == (1,)
+    guesses = [Box(0, 0, 1, 1, "person", score) for score in (0.9, SHOWN_SCORE, 0.25, 0.125)]
+    assert people.measure({"rgb": grey(9), "det": guesses}) == (2,)
+    for field, count in {"n_coco_instances": 3, "coco_instance_diversity": 2}.items():
+        control, _ = parse_control(f"metadata.{field}")
+        assert control.measure({"rgb": grey(9), "det": [*guesses, found[1], Box(0, 0, 1, 1, "cat", 0.1)]}) == (count,)
 
 
 def test_usual_values_span_what_there_is() -> None:
@@ -103,3 +108,5 @@ def test_boxes_stand_side_by_side() -> None:
     classes = np.zeros((2, 2), np.uint8)
     classes[0, 0] = panoptic_value("dog")
     assert control.measure({"det": boxes, "semseg": classes}) == (3, 0.25)
+    guesses = [*boxes, Box(0, 0, 1, 1, "dog", 0.25)]  # of one sample in four
+    assert control.measure({"det": guesses, "semseg": classes}) == (3, 0.25)
