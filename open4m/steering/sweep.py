@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,8 @@ def sweep(
         values: at least two.
         contexts: what else is given, as the model sees it; the same modalities in all. Context i has the seed
             ``seed + i`` at every value, so that only the control differs along a strip.
-        guidance: weight on the control alone, for every grid that is generated (1 = off); default: as in the plan.
+        guidance: weight on the control alone, as ``{control.modality: guidance}`` of :meth:`AnyToAny.plan` (1 = as the
+            model sees it anyway); default: as in the plan, on everything that is given.
 
     Raises:
         GenerationError: fewer than two values or no context, or the model knows the control or its output not.
@@ -126,9 +127,8 @@ def sweep(
         for number, context in enumerate(contexts)
         for value in values
     ]
-    plan = model.plan([control.output], list(rows[0][0]))
-    if guidance is not None:
-        plan = _guided(plan, next(s for s in plan.inputs if _carries(model, s, control)), guidance)
+    weights = None if guidance is None else {control.modality: guidance}
+    plan = model.plan([control.output], list(rows[0][0]), guidance=weights)
     made = run_rows(model, rows, plan, batch_size, progress, control.name)
     outputs = [items[control.output] for items in made]
     numbers = np.array([control.measure(found) for found in _read(model, control, outputs, rows, batch_size, progress)])
@@ -147,16 +147,6 @@ def sweep(
         checks,
         plan,
     )
-
-
-def _carries(model: AnyToAny, stream: str, control: Control) -> bool:
-    return model.bundle.model.config.stream(stream).modality == control.modality
-
-
-def _guided(plan: Plan, stream: str, guidance: float) -> Plan:
-    """Grids contrast the control with its absence; everything else that is given stays on both sides."""
-    targets = [t if t.is_sequence else replace(t, guidance=guidance, conditions=(stream,)) for t in plan.targets]
-    return replace(plan, targets=tuple(targets))
 
 
 def _read(

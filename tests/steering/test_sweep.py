@@ -45,7 +45,9 @@ def test_only_the_control_differs_along_a_strip() -> None:
 def test_guidance_is_on_the_control_alone() -> None:
     plain = swept("color_palette=#ff0000,#0000ff", [{"caption": "a dog"}])
     strong = swept("color_palette=#ff0000,#0000ff", [{"caption": "a dog"}], guidance=3.0)
-    assert strong.plan["rgb"].guidance == 3 and strong.plan["rgb"].conditions == ("color_palette",)
+    given = ["caption", "color_palette"]
+    assert strong.plan == model().plan(["rgb"], given, guidance={"color_palette": 3.0})  # as open4m generate does
+    assert strong.plan["rgb"].guidance == {"color_palette": 3}
     tokens = [[item.tokens.tolist() for item in made.items[0]] for made in (plain, strong)]
     assert tokens[0] != tokens[1] and len(strong.checks) == 3
 
