@@ -31,6 +31,7 @@ class Follows:
         pooled: rank correlation over all pictures at once; lower where the contexts differ among themselves.
         asked: (V,) the numbers asked for.
         found: (V,) what was measured, means over the contexts.
+        unmeasured: pictures that the measure says nothing of (no surface, no normals), left out everywhere.
     """
 
     measure: str
@@ -39,6 +40,7 @@ class Follows:
     pooled: float
     asked: tuple[float, ...]
     found: tuple[float, ...]
+    unmeasured: int
 
     @property
     def follows(self) -> bool:
@@ -55,6 +57,7 @@ class Follows:
             "follows": self.follows,
             "asked": list(self.asked),
             "measured": [finite(value) for value in self.found],
+            "unmeasured": self.unmeasured,
         }
 
 
@@ -169,7 +172,9 @@ def _read(
 
 
 def _check(name: str, asked: np.ndarray, found: np.ndarray) -> Follows:
-    """One measure: asked (V,), found (contexts, V)."""
+    """One measure: asked (V,), found (contexts, V), NaN where there was nothing to measure."""
     correlation, chance = mean_rank_correlation(asked, found)
     pooled = rank_correlation(np.broadcast_to(asked, found.shape), found)
-    return Follows(name, correlation, chance, pooled, tuple(asked.tolist()), tuple(found.mean(axis=0).tolist()))
+    known = np.ma.masked_invalid(found)
+    means = tuple(known.mean(axis=0).filled(np.nan).tolist())
+    return Follows(name, correlation, chance, pooled, tuple(asked.tolist()), means, found.size - int(known.count()))

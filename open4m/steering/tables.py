@@ -24,7 +24,8 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Rows:
             lowest, highest = (f(range(len(check.asked)), key=check.asked.__getitem__) for f in (min, max))
             ends = " … ".join(f"{number(check.found[i])} (asked {number(check.asked[i])})" for i in (lowest, highest))
             cells = (number(check.correlation), f"{check.chance:.4f}", number(check.pooled), ends)
-            found.append((one.control, check.measure, *cells, "yes" if check.follows else "no"))
+            left_out = f" ({check.unmeasured} pictures left out: nothing to measure)" if check.unmeasured else ""
+            found.append((one.control, check.measure + left_out, *cells, "yes" if check.follows else "no"))
     return header, found
 
 

@@ -29,6 +29,17 @@ def test_equal_values_share_their_rank_and_unknown_places_are_left_out() -> None
     assert np.isnan(rank_correlation([np.nan, np.nan], [1, 2]))
 
 
+def test_places_without_a_measurement_say_nothing() -> None:
+    asked = np.arange(5)
+    assert mean_rank_correlation(asked, np.array([[1, 1, 1, np.nan, np.nan]])) == (0, 1)
+    assert mean_rank_correlation(asked, np.full((2, 5), np.nan)) == (0, 1)
+    falling = np.array([[3, 2, 1, np.nan, np.nan], [np.nan, 5, np.nan, 4, 3]])
+    mean, chance = mean_rank_correlation(asked, falling)
+    assert mean == pytest.approx(-1) and chance == 1
+    mean, chance = mean_rank_correlation(asked, -falling)
+    assert mean == pytest.approx(1) and chance == pytest.approx(1 / 36, rel=0.4)  # two orders of three, exactly right
+
+
 def test_what_follows_is_told_from_chance() -> None:
     asked, generator = np.arange(5), np.random.default_rng(0)
     offsets = 100 * np.arange(6)[:, None]  # contexts may differ as much as they like

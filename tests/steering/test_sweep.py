@@ -15,6 +15,7 @@ from open4m.generation.result import Item
 from open4m.steering import sweep as module
 from open4m.steering.controls import parse_control
 from open4m.steering.sweep import Sweep, sweep
+from open4m.steering.tables import sweep_table
 
 
 def model() -> AnyToAny:
@@ -89,6 +90,29 @@ def test_a_model_that_follows_is_seen_to_follow(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "run_rows", lambda _, rows, *__: [{"rgb": Painted(7)} for _ in rows])
     (check,) = swept("metadata.brightness=40,200", [{"caption": "a"}]).checks
     assert not check.follows and check.correlation == 0 and check.to_dict()["pooled_rank_correlation"] is None
+
+
+def test_what_cannot_be_measured_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Read:
+        def __init__(self, value: np.ndarray) -> None:
+            self.square = value
+
+    tilted = np.zeros((2, 2, 3))
+    tilted[0, :, 0], tilted[1, :, 2] = 1, 1  # two planes
+
+    def surfaces(_: AnyToAny, rows: Any, plan: Any, *__: Any) -> list[dict[str, Any]]:
+        """No surface in the first of every three pictures; in all others the same."""
+        if plan.requested == ("rgb",):
+            return [{"rgb": Read(picture())} for _ in rows]
+        return [{"normal": Read(np.zeros((2, 2, 3)) if i % 3 == 0 else tilted)} for i in range(len(rows))]
+
+    monkeypatch.setattr(module, "run_rows", surfaces)
+    made = swept("metadata.geometric_complexity=0.1,0.2,0.3", [{"caption": "a"}, {"caption": "b"}])
+    (check,) = made.checks
+    assert check.correlation == 0 and check.chance == 1 and check.unmeasured == 2
+    assert np.isnan(check.found[0]) and check.found[1] == check.found[2] == pytest.approx(1 - 0.5**0.5)
+    assert check.to_dict()["measured"][0] is None and check.to_dict()["unmeasured"] == 2
+    assert "2 pictures left out" in sweep_table([made])[1][0][1]
 
 
 def test_what_cannot_be_swept_is_refused() -> None:
