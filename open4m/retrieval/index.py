@@ -20,7 +20,7 @@ from open4m.generation.pipeline import AnyToAny
 from open4m.retrieval.embedding import Embedder
 from open4m.retrieval.gallery import Gallery, Stamp, open_gallery
 from open4m.retrieval.nearest import APPROXIMATE_FROM, FaissRecord, build_faiss, exact, open_faiss, take_rows
-from open4m.retrieval.query import Query, compose, terms_of
+from open4m.retrieval.query import Query, compose, require_said, terms_of
 from open4m.retrieval.storage import (
     FORMAT_VERSION,
     INDEX,
@@ -222,13 +222,18 @@ class Index:
             always_exact: do not use an approximate index.
 
         Raises:
-            GenerationError: an empty query, or one of modalities that the model cannot read.
+            GenerationError: a query that says nothing, wholly or in a part of it (also if that is a file), or one of
+                modalities that the model cannot read.
             UnknownNameError, ModalityError: no such modality; a bad file.
             DataError: the index is damaged.
         """
         if k < 1:
             raise DataError(f"k is {k}; expected at least 1.")
-        composed = compose(self._embedder, terms_of(query))
+        terms = terms_of(query)
+        for term in terms:
+            for value in self.model.view({term.modality: term.value}).values():
+                require_said(term, value)
+        composed = compose(self._embedder, terms)
         vector = torch.from_numpy(composed.vector)
         if always_exact or self._faiss is None:
             rows = exact(self._blocks, vector[None], k)[1][0].numpy()

@@ -88,6 +88,10 @@ def test_bad_requests_are_refused(index: Path, model: str, place: Path, capsys: 
     capsys.readouterr()
     end = ("--model", model)
     assert "query is empty" in refused(capsys, "search", "index", *end)
+    assert "part caption is empty" in refused(capsys, "search", "index", "--caption", "", *end)
+    (place / "none.json").write_text('{"instances": []}')
+    assert "part det is empty" in refused(capsys, "search", "index", "--det", "none.json", *end)
+    assert "parts cancel" in refused(capsys, "search", "index", "--caption", "x", "--without", "caption=x", *end)
     assert "there is no index" in refused(capsys, "search", "photos", "--caption", "a", *end)
     assert "Unknown part of the query 'depth'" in refused(
         capsys, "search", "index", "--caption", "a", "--weight", "depth=2", *end

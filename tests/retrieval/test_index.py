@@ -121,7 +121,11 @@ def test_scores_are_cosines_and_all_items_are_ranked(model: AnyToAny, index: Ind
 
 
 def test_parts_of_a_hit_are_what_it_would_lose(index: Index) -> None:
-    terms = [Term("caption", "a red ball"), Term("metadata", {"brightness": 20.0}, 2.0), Term("det", [], -0.5)]
+    terms = [
+        Term("caption", "a red ball"),
+        Term("metadata", {"brightness": 20.0}, 2.0),
+        Term("det", values(1)["det"], -0.5),
+    ]
     hit = index.search(terms, k=1)[0]
     assert set(hit.parts) == {"caption", "metadata", "not det"}
     without = {h.key: h.score for h in index.search(terms[1:], k=99)}
@@ -141,8 +145,11 @@ def test_what_is_unwanted_goes_down(index: Index, pictures: Path) -> None:
 
 def test_bad_queries_are_refused(index: Index, place: Path) -> None:
     (place / "d.png").write_bytes(b"nothing")
+    (place / "none.json").write_text('{"instances": []}')
     for query, error, message in (
         ({}, GenerationError, "query is empty"),
+        ({"det": place / "none.json"}, GenerationError, "part det is empty"),
+        ([Term("caption", "x"), Term("caption", "x", -1)], GenerationError, "parts cancel"),
         ({"captoin": "a"}, UnknownNameError, "Did you mean 'caption'"),
         ({"depth": place / "none.png"}, ModalityError, "no such file"),
         ({"depth": place / "d.png"}, ModalityError, "not an image"),

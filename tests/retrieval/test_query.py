@@ -89,12 +89,29 @@ def test_the_same_modality_may_be_wanted_and_unwanted() -> None:
     assert [term.label for term in terms] == ["caption", "not caption"]
 
 
+def test_a_query_of_which_nothing_is_left_is_refused() -> None:
+    def same(inputs: Mapping[str, Sequence[Any]]) -> np.ndarray:
+        """What is the same but for rounding."""
+        return unit(np.ones((1, 12)) + 1e-7 * len(inputs) * np.arange(12))
+
+    with pytest.raises(GenerationError, match=r"query caption, not caption: .*parts cancel.*differ from"):
+        compose(embed, [Term("caption", 0), Term("caption", 0, -1)])
+    with pytest.raises(GenerationError, match="parts cancel"):
+        compose(same, [Term("a", 0), Term("b", 0), Term("c", 0, -1)])
+    made = compose(embed, [Term("caption", 0), Term("caption", 0, -1), Term("a", 0)])
+    assert np.allclose(made.shares["a"], made.vector)  # which is all that is left
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
         ({}, "query is empty"),
         ([Term("a", 0, 0.0)], "query is empty"),
         ([Term("a", 0), Term("a", 1, 2.0)], "holds a twice"),
+        ({"caption": ""}, "part caption is empty.*Say what is looked for, or leave this part out"),
+        ([Term("rgb", 0), Term("caption", " \n", -1)], "part not caption is empty"),
+        ({"det": []}, "part det is empty"),
+        ({"metadata": {}}, "part metadata is empty"),
         ([Term("a", 0, math.nan)], "not a finite number"),
         ([Term("a", 0, -math.inf)], "not a finite number"),
     ],
