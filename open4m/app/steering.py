@@ -14,6 +14,7 @@ from open4m.app.panels import SIZE, background_of
 from open4m.evaluation.tables import markdown_table
 from open4m.files import atomic_path, write_bytes, write_json
 from open4m.generation.ensemble import MergedItem
+from open4m.generation.stored import PLAN_FILE
 from open4m.modalities.drawing import contact_sheet, fit_square, heat_map
 from open4m.modalities.registry import get_modality
 from open4m.steering.chains import Comparison, Search
@@ -132,9 +133,9 @@ def write_ensembles(folder: Path, title: str, study: EnsembleStudy, paths: PathS
 
 # -- tuned chains -----------------------------------------------------------------------------------------------------
 def write_trials(folder: Path, search: Search) -> None:
-    """Write what was tried so far, ``trials.json``, and the best plan, ``plan.json``."""
+    """Write what was tried so far, ``trials.json``, and the best plan, ``plan.json`` (for ``read_plan``)."""
     write_json(folder / "trials.json", {"settings": search.settings(), "trials": [t.to_dict() for t in search.trials]})
-    write_json(folder / "plan.json", search.best.plan.to_dict())
+    write_json(folder / PLAN_FILE, {"plan": search.best.plan.to_dict()})
 
 
 def write_tuned(folder: Path, search: Search, comparison: Comparison) -> None:

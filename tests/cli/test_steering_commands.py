@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import everything_in, refused
+from commands import everything_in, noise, refused, save
 from PIL import Image
 from tiny_data import write_data
 
@@ -68,7 +68,7 @@ def test_a_chain_is_tuned_and_the_search_goes_on_where_it_stopped(
     assert everything_in(folder) == {"plan.json", "trials.json", "report.json", "report.md"}
     trials = json.loads((folder / "trials.json").read_text())["trials"]
     assert len(trials) == 3 and trials[0]["change"] == "default"
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((folder / "plan.json").read_text())["plan"]
     assert plan == min((t for t in trials if t["scenes"] == 3), key=lambda t: t["score"])["plan"]  # less is better
     assert Plan.from_dict(plan).requested == ("depth",)
     assert json.loads((folder / "report.json").read_text())["count"] == 3
@@ -78,5 +78,10 @@ def test_a_chain_is_tuned_and_the_search_goes_on_where_it_stopped(
     assert more[:3] == trials and len(more) == 4
     capsys.readouterr()
     assert "another folder" in refused(capsys, *common, "--seed", "1")
+    save(noise(32, 32), place / "a.png")
+    best = ["generate", "a.png", "--load-plan", "o/depth/plan.json"]
+    assert main([*best, "--model", model, "--out", "r"]) == 0
+    assert (place / "r" / "depth.png").is_file()
+    capsys.readouterr()
     assert "0 scenes hold rgb and depth" in refused(capsys, *common, "--search", "6", "--out", "p")
     assert not (place / "p").exists()
