@@ -6,9 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from open4m.cli.bars import Bars
+from open4m.cli.options import Loading
 from open4m.cli.sweep import print_table
 
 
@@ -24,6 +25,7 @@ def ensemble(
     limit: int = 36,
     seed: int = 0,
     batch_size: int = 16,
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     out: Path = Path("out/ensemble"),
 ) -> None:
     """Measure ensembles on held-out scenes: the error of one sample and of several merged, and whether the places where
@@ -40,9 +42,9 @@ def ensemble(
         limit: scenes.
         seed: same seed, same result.
         batch_size: samples generated together.
+        loading: how the model is loaded.
         out: where ensemble.json, ensemble.md, pictures and index.html go.
     """
-    import open4m
     from open4m.app.steering import write_ensembles
     from open4m.errors import GenerationError
     from open4m.evaluation import evaluation_samples
@@ -52,7 +54,7 @@ def ensemble(
 
     if not to:
         raise GenerationError("Nothing is asked for. Try: open4m ensemble --to depth normal")
-    loaded = open4m.load(model)
+    loaded = loading.load(model)
     scenes, _ = evaluation_samples(loaded, data, split, limit, needed=(*given, *to))
     ways = [name for name in through if name != to[0]]
     options = {"seed": seed, "batch_size": batch_size}

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.options import Given, inputs_of
+from open4m.cli.options import Given, Loading, inputs_of
 from open4m.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def sweep(
     guidance: float | None = None,
     out: Path = Path("out/sweep"),
     model: str = "scenes-tiny",
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     seed: int = 0,
     batch_size: int = 16,
 ) -> None:
@@ -44,13 +45,13 @@ def sweep(
         given: what else the model sees.
         contexts: seeds of what is given; with nothing given, so many held-out scenes are looked at, and their captions
             are given (for metadata.caption_…: their pictures).
-        guidance: weight on the control (1: off); above 1 exaggerates it.
+        guidance: weight on the control alone, as --guidance metadata=NUMBER of open4m generate: above 1 exaggerates it.
         out: where strips, sweep.json, sweep.md and index.html go.
         model: name or folder of the model.
+        loading: how the model is loaded.
         seed: same seed, same result.
         batch_size: pictures generated together.
     """
-    import open4m
     from open4m.app.steering import write_sweeps
     from open4m.steering.controls import parse_control
     from open4m.steering.sweep import sweep as run
@@ -62,7 +63,7 @@ def sweep(
         raise GenerationError(f"--contexts is {contexts}; expected at least 1.")
     wanted = [parse_control(text) for text in controls]
     values = inputs_of(given)
-    loaded = open4m.load(model)
+    loaded = loading.load(model)
     scenes = _scenes(loaded)
     with Bars(quiet=False) as bars:
         made = [

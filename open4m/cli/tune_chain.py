@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
+from open4m.cli.options import Loading
 from open4m.cli.sweep import print_table
 
 
@@ -25,6 +26,7 @@ def tune_chain(
     seed: int = 0,
     batch_size: int = 16,
     model: str = "scenes-tiny",
+    loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
     out: Path = Path("out/tuned"),
 ) -> None:
     """Search, for each target, intermediates to think of first, steps, temperature and guidance; keep the best plan.
@@ -47,9 +49,9 @@ def tune_chain(
         seed: of search and generation.
         batch_size: samples generated together.
         model: name or folder of the model.
+        loading: how the model is loaded; a search goes on with the number format that it began with.
         out: folder; each target has one in it.
     """
-    import open4m
     from open4m.app.steering import write_trials, write_tuned
     from open4m.evaluation import evaluation_samples
     from open4m.evaluation.heldout import VIEWS
@@ -58,7 +60,7 @@ def tune_chain(
     from open4m.steering.runs import scenes_with
     from open4m.steering.tables import comparison_table
 
-    loaded, console = open4m.load(model), Console(stderr=True)
+    loaded, console = loading.load(model), Console(stderr=True)
     first = -(-search // VIEWS) * VIEWS  # views of one scene follow each other: no scene is in both parts
     samples, _ = evaluation_samples(loaded, data, split, first + report, needed=(*given, *targets))
     for target in targets:

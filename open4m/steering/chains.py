@@ -118,6 +118,7 @@ class Search:
         """What a stored search must agree in to be taken up again."""
         return {
             "model": self.model.bundle.info.name,
+            "dtype": _number_format(self.model),
             "target": self.target,
             "given": list(self.given),
             "candidates": list(self.candidates or ()),
@@ -218,6 +219,12 @@ def intermediates(model: AnyToAny, target: str, given: Sequence[str]) -> list[st
     """Grids and sets that the model can both predict and read, and that are neither given nor the target."""
     names = [s.modality for s in _readable(model)]
     return [name for name in dict.fromkeys(names) if name not in (target, *given)]
+
+
+def _number_format(model: AnyToAny) -> str:
+    """Of the weights: ``float32``, …, ``int8``."""
+    weights = model.bundle.model
+    return "int8" if weights.quantized else str(weights.mask_token.dtype).removeprefix("torch.")
 
 
 def _readable(model: AnyToAny) -> list[StreamSpec]:

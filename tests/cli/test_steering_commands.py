@@ -18,7 +18,7 @@ def test_a_sweep_draws_its_strips_and_says_what_follows(
     model: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["sweep", "metadata.brightness=40,120,200", "color_palette=#ff0000,#0000ff", "--model", model]
-    assert main([*common, "--caption", "a red ball", "--contexts", "2", "--out", "o"]) == 0
+    assert main([*common, "--caption", "a red ball", "--contexts", "2", "--dtype", "bfloat16", "--out", "o"]) == 0
     assert "metadata.brightness" in capsys.readouterr().out
     expected = {"index.html", "sweep.json", "sweep.md", "metadata.brightness.png", "color_palette.png"}
     assert everything_in(place / "o") == expected
@@ -44,7 +44,7 @@ def test_a_bad_sweep_is_refused_before_anything_is_made(
 def test_ensembles_are_measured_on_held_out_scenes(
     model: str, data: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["ensemble", model, "--data", data, "--samples", "2", "--out", "o"]
+    common = ["ensemble", model, "--data", data, "--samples", "2", "--dtype", "bfloat16", "--out", "o"]
     assert main([*common, "--to", "depth", "semseg", "--through", "semseg"]) == 0
     assert "Other paths" in capsys.readouterr().out
     assert everything_in(place / "o") == {"index.html", "ensemble.json", "ensemble.md", "depth.png", "semseg.png"}
@@ -78,6 +78,7 @@ def test_a_chain_is_tuned_and_the_search_goes_on_where_it_stopped(
     assert more[:3] == trials and len(more) == 4
     capsys.readouterr()
     assert "another folder" in refused(capsys, *common, "--seed", "1")
+    assert '"dtype": "bfloat16"' in refused(capsys, *common, "--dtype", "bfloat16")
     save(noise(32, 32), place / "a.png")
     best = ["generate", "a.png", "--load-plan", "o/depth/plan.json"]
     assert main([*best, "--model", model, "--out", "r"]) == 0
