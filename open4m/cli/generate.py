@@ -69,8 +69,9 @@ def generate(
         ensemble: merge so many samples per input into one, with maps of where they disagree.
         fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
         repeats: how often sequences (boxes, captions, …) are drawn, to be merged; default: as the model asks for.
-        guidance: how strongly everything given counts (1 = as the model sees it), or each of several inputs: 0 ignores
-            it, more than 1 exaggerates it, a negative number gets away from it.
+        guidance: how strongly everything given counts, or each of several inputs: 0 ignores it, more follows it, a
+            negative number gets away from it. One weight of 1 = as the model sees it; several add up as if the inputs
+            were independent, which is not how it sees them together.
         settings: of single targets, such as rgb.steps, depth.temperature, rgb.guidance, rgb.scheme; --plan shows them.
         mask: a picture that hides a part of what is given: white is open, and predicted if the modality is asked for.
         load_plan: a plan.json of earlier results (or of --plan --json) to follow instead of the default.

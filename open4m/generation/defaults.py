@@ -137,8 +137,9 @@ def guided(bundle: Bundle | Blueprint, plan: Plan, guidance: Weights) -> Plan:
     """The plan with the same guidance for every target.
 
     Args:
-        guidance: one weight for everything that a target sees, or modality (or stream) → weight: 1 = as the model sees
-            it anyway, more = follow it more strongly, 0 = ignore it, negative = get away from it.
+        guidance: one weight for everything that a target sees, or modality (or stream) → weight: 0 = ignore it, more =
+            follow it more strongly, negative = get away from it. A single weight of 1 is how the model sees things
+            anyway. Several of 1 are not: each input adds what it tells by itself (:meth:`Views.of`).
 
     Raises:
         UnknownNameError: a weight for something that no target sees.

@@ -38,16 +38,20 @@ class Views:
     def of(cls, canvas: Canvas, guidance: Weights, conditions: Collection[str]) -> Views:
         """Views of ``canvas``.
 
-        A single weight contrasts it with the canvas without ``conditions`` (as :meth:`Canvas.unconditional` hides
-        them); weight 1, or no condition present, needs no second pass. A mapping stream → weight contrasts each of
-        its streams alone with none of them; streams it does not name are visible to all.
+        A single weight contrasts it with the canvas without ``conditions``; weight 1, or no condition present, needs
+        no second pass. A mapping stream → weight contrasts each of its streams alone with none of them; streams it
+        does not name are visible to all. Either way what is not seen is hidden by :meth:`Canvas.unconditional`, so
+        that one weight is the same as a mapping of one stream.
+
+        The logits of several streams are added as if the streams were independent, given the rest: also with weights
+        of 1 they are not those of the canvas with all of them, since what two streams both tell counts twice.
         """
         if isinstance(guidance, Mapping):
             present = [name for name in guidance if name in canvas.tracks]
-            alone = [canvas.without([n for n in present if n != name]) for name in present]
+            alone = [canvas.unconditional([n for n in present if n != name]) for name in present]
             if not present:
                 return cls((canvas,))
-            return cls((canvas.without(present), *alone), tuple(float(guidance[n]) for n in present))
+            return cls((canvas.unconditional(present), *alone), tuple(float(guidance[n]) for n in present))
         if guidance == 1.0 or not any(name in canvas.tracks for name in conditions):
             return cls((canvas,))
         return cls((canvas.unconditional(conditions), canvas), (float(guidance),))

@@ -12,7 +12,7 @@ from torch import Tensor
 from open4m.errors import DataError
 from open4m.generation.canvas import Canvas
 from open4m.generation.decoding import Candidates, GridStep, SequenceJob, filling_grid, write_sequences
-from open4m.generation.passes import Passes, Views, Weights
+from open4m.generation.passes import Passes, Views
 from open4m.generation.sampling import Sampler
 from open4m.hub.bundle import load_bundle
 from open4m.model import FourM
@@ -167,12 +167,15 @@ def _check_multi_guided(entry: Any, model: FourM, tensors: Entries, report: Repo
     names = [condition.partition(" ")[0].rstrip(":") for condition in entry["conditions"]]
     target = next(key.split(".")[1] for key in tensors if key.startswith(f"{scenario}.") and key.endswith(".tensor"))
     canvas = start(model, tensors, scenario, {"target_domain": target, "cfg_cond_domains": names})
-    guidance: Weights = dict(zip(names, entry["weights"], strict=True))
+
+    def views(state: Canvas) -> Views:
+        """As the reference was given them: a hidden text is not there at all, instead of ``[S_1]`` (Views.of)."""
+        alone = [state.without([other for other in names if other != name]) for name in names]
+        return Views((state.without(names), *alone), tuple(entry["weights"]))
+
     steps = [GridStep(count, GREEDY) for count in entry["token_schedule"]]
     forced = _Forced(scenario, 0, tensors, report)
     seeds, passes = range(canvas.batch), Passes(model)
-    states = filling_grid(
-        passes, canvas, target, entry["scheme"], steps, lambda c: Views.of(c, guidance, ()), seeds, forced
-    )
+    states = filling_grid(passes, canvas, target, entry["scheme"], steps, views, seeds, forced)
     *_, done = states
     forced.check(done, target, len(steps))

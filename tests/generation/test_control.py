@@ -248,15 +248,18 @@ def test_weights_are_named_by_modality() -> None:
     assert all(t.guidance == 3.0 for t in model().plan(["depth", "rgb"], ["caption"], guidance=3).targets)
     with pytest.raises(UnknownNameError, match="Unknown input to weigh 'captions'"):
         model().plan(["depth"], ["caption"], guidance={"captions": 2.0})
-    inputs = {"caption": "snow on a red ball", "depth": depth_map()}
+    inputs = {"caption": "snow", "depth": depth_map()}
 
-    def generated(weight: float) -> torch.Tensor:
+    def generated(weight: float, caption: str) -> torch.Tensor:
         chosen = model().plan(["normal"], list(inputs), guidance={"caption": weight})
-        return ids(model().generate(inputs, plan=chosen), "normal")
+        return ids(model().generate({**inputs, "caption": caption}, plan=chosen), "normal")
 
-    assert not torch.equal(generated(2.0), generated(-2.0))
-    without = model().generate({"depth": depth_map()}, plan=model().plan(["normal"], ["depth"], guidance=1.0))
-    assert torch.equal(generated(0.0), ids(without, "normal"))  # weight 0 ignores the caption
+    assert not torch.equal(generated(2.0, "snow"), generated(-2.0, "snow"))
+    assert not torch.equal(generated(2.0, "snow"), generated(2.0, "a red ball"))
+    assert torch.equal(generated(0.0, "snow"), generated(0.0, "a red ball"))  # weight 0 ignores the caption
+    plain = model().plan(["normal"], list(inputs), guidance=1.0)
+    without = model().generate({**inputs, "caption": "[S_1]"}, plan=plain)
+    assert torch.equal(generated(0.0, "snow"), ids(without, "normal"))  # which could say anything then
 
 
 def test_settings_from_text() -> None:

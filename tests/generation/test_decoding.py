@@ -54,13 +54,18 @@ def test_guidance_mixes_separate_passes() -> None:
     conditional, unconditional = alone(state), alone(state.unconditional([RGB, "caption"]))
     guided = logits(Views.of(state, 2.5, (RGB, "caption")), {DEPTH: ALL})[DEPTH]
     close(guided, unconditional + 2.5 * (conditional - unconditional))
-    nothing, rgb, caption = (
-        alone(state.without([RGB, "caption"])),
-        alone(state.without(["caption"])),
-        alone(state.without([RGB])),
-    )
+    rgb, caption = alone(state.unconditional(["caption"])), alone(state.unconditional([RGB]))
     several = logits(Views.of(state, {RGB: 2.0, "caption": -0.5}, ()), {DEPTH: ALL})[DEPTH]
-    close(several, nothing + 2.0 * (rgb - nothing) - 0.5 * (caption - nothing))
+    close(several, unconditional + 2.0 * (rgb - unconditional) - 0.5 * (caption - unconditional))
+
+
+@pytest.mark.parametrize("name", [RGB, "caption"])
+def test_the_weight_of_an_only_input_is_that_of_everything(name: str) -> None:
+    state = canvas() if name == RGB else Canvas(bundle().model.config.streams, 2)
+    state = state if name == RGB else state.with_sequences("caption", [[4300, 3], [4301, 4302]])
+    one, several = Views.of(state, 2.0, (name,)), Views.of(state, {name: 2.0}, ())
+    assert one.weights == several.weights == (2.0,)
+    assert torch.equal(*(logits(views, {DEPTH: ALL})[DEPTH] for views in (one, several)))
 
 
 @pytest.mark.parametrize(("guidance", "conditions"), [(1.0, (RGB,)), (3.0, ()), (3.0, ("det",)), ({"det": 2.0}, ())])
