@@ -46,7 +46,8 @@ def greedy(plan: Plan) -> Plan:
 
 def free(plan: Plan) -> Plan:
     """Decoded as the reference does it: any id may be written, and tokens are looked up."""
-    return replace(plan, targets=tuple(replace(t, grammar=False, decode="tokens") for t in plan.targets))
+    targets = (replace(t, grammar=t.grammar and not t.is_sequence, decode="tokens") for t in plan.targets)
+    return replace(plan, targets=tuple(targets))
 
 
 def shortened(plan: Plan, words: int | None) -> Plan:

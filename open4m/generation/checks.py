@@ -8,7 +8,8 @@ from open4m.errors import GenerationError
 from open4m.generation.canvas import Canvas, span_bounds
 from open4m.generation.codecs import Codecs
 from open4m.generation.plan import Plan, TargetPlan
-from open4m.streams import StreamKind
+from open4m.streams import StreamKind, StreamSpec
+from open4m.tokenizers.config import DiffusionConfig
 
 
 def check_request(codecs: Codecs, plan: Plan, canvas: Canvas, targets: Sequence[str] = ()) -> None:
@@ -42,5 +43,22 @@ def _check_settings(codecs: Codecs, target: TargetPlan) -> None:
         raise GenerationError(f"{name}: tokens is {target.tokens}; expected {most}{spec.max_tokens}.")
     for stream in (*target.conditions, *target.guided_streams):
         config.index(stream)  # raises for names that are no stream, which would silently guide nothing
+    if target.draws_value:
+        _check_decoder(codecs, target, spec)
     if target.is_sequence:
         _ = codecs.text  # raises if there is none
+
+
+def _check_decoder(codecs: Codecs, target: TargetPlan, spec: StreamSpec) -> None:
+    """``decoder_steps`` and ``decoder_solver`` are for diffusion decoders alone."""
+    config = codecs.tokenizer(spec).config
+    if not isinstance(config, DiffusionConfig):
+        raise GenerationError(
+            f"{target.modality}: its tokenizer has no diffusion decoder, so its values are made in one pass. Leave out "
+            "decoder_steps and decoder_solver."
+        )
+    if (target.decoder_steps or 1) > config.num_train_timesteps:
+        raise GenerationError(
+            f"{target.modality}: decoder_steps is {target.decoder_steps}; expected 1…{config.num_train_timesteps}, the "
+            "noise levels of its decoder."
+        )

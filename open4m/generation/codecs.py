@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -45,13 +45,13 @@ class Coded:
         spec: the stream.
         ids: (L,) int64.
         probabilities: (L, K) for the value of the mean code of every position, instead of that of ``ids``.
-        seed: of the noise that a diffusion decoder starts from.
+        sampling: how a diffusion decoder draws the value, with one seed; others have nothing to draw.
     """
 
     spec: StreamSpec
     ids: Tensor
     probabilities: Tensor | None = None
-    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
 
 
 class Codecs:
@@ -109,9 +109,11 @@ class Codecs:
         return [*ids, self.text.sentinel(1) if unfinished else self.text.eos][: spec.max_tokens]
 
     # -- ids → values -----------------------------------------------------------------------------------------------
-    def value(self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None = None, seed: int = 0) -> Any:
+    def value(
+        self, spec: StreamSpec, ids: Tensor, probabilities: Tensor | None = None, sampling: Sampling | None = None
+    ) -> Any:
         """The value of :class:`Coded`."""
-        return self.values([Coded(spec, ids, probabilities, seed)])[0]
+        return self.values([Coded(spec, ids, probabilities, sampling or Sampling())])[0]
 
     def values(self, coded: Sequence[Coded]) -> list[Any]:
         """The value of each; what one tokenizer reads, of whatever sample and target, goes through it together."""
@@ -122,8 +124,8 @@ class Codecs:
                 found[number] = self._sentence(one)
             else:
                 tokenizer = self.tokenizer(one.spec)
-                alike = id(tokenizer), _token_shape(one.spec, tokenizer), one.probabilities is None
-                batches.setdefault(alike, []).append(number)
+                shape, way = _token_shape(one.spec, tokenizer), replace(one.sampling, seed=0)
+                batches.setdefault((id(tokenizer), shape, one.probabilities is None, way), []).append(number)
         for numbers in batches.values():
             for start in range(0, len(numbers), _DECODED_TOGETHER):
                 some = numbers[start : start + _DECODED_TOGETHER]
@@ -142,10 +144,10 @@ class Codecs:
 
     @torch.inference_mode()
     def _detokenize(self, coded: Sequence[Coded]) -> np.ndarray:
-        """Arrays (B, C, H, W) of grids that one tokenizer reads, all with probabilities or all without."""
+        """Arrays (B, C, H, W) of grids that one tokenizer reads in one way, all with probabilities or all without."""
         tokenizer = self.tokenizer(coded[0].spec)
         shape, device = _token_shape(coded[0].spec, tokenizer), _device(tokenizer)
-        sampling = Sampling(seed=[one.seed for one in coded])
+        sampling = replace(coded[0].sampling, seed=[one.sampling.seed for one in coded])
         tables = [one.probabilities.view(*shape, -1) for one in coded if one.probabilities is not None]
         if tables:
             array = tokenizer.decode_codes(tokenizer.expected_codes(torch.stack(tables).to(device)), sampling)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from io import StringIO
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,7 @@ from open4m.generation.schedules import (
     temperature_schedule,
     token_schedule,
 )
+from open4m.tokenizers.diffusion import Sampling, Solver
 
 Scheme = Literal["maskgit", "roar", "autoregressive"]
 FORMAT_VERSION = 1
@@ -35,15 +37,21 @@ class TargetPlan:
         scheme: ``maskgit`` or ``roar`` for grids and sets, ``autoregressive`` for sequences.
         tokens: number of positions; for sequences the most that are written.
         steps: passes over a grid; 1 for sequences, which take a step per token.
-        token_schedule, temperature_schedule: see :mod:`open4m.generation.schedules`.
-        temperature, top_k, top_p: see :class:`~open4m.generation.sampling.Sampler`.
+        token_schedule: of MaskGIT, see :mod:`open4m.generation.schedules`; ROAR's is ``linear``, as published.
+        temperature_schedule: of grids and sets, see :mod:`open4m.generation.schedules`.
+        temperature, top_k, top_p: see :class:`~open4m.generation.sampling.Sampler`. They draw the ids, which later
+            targets see; with ``decode`` ``expected`` the value does not depend on what is drawn.
         gumbel: noise on the confidences by which MaskGIT chooses positions, falling linearly to 0 with the steps (Chang
             et al. 2022: 4.5); 0 = none, as published for 4M.
-        guidance: 1 = off; one weight for all ``conditions`` together, or stream → weight for several contrasts.
+        guidance: one weight for all ``conditions`` together, 1 = off; or stream → weight for several contrasts
+            (:meth:`~open4m.generation.passes.Views.of`).
         conditions: streams that a single guidance weight contrasts with their absence.
         decode: ``expected`` turns a one-step prediction into a value through the mean code vector of every position,
             which is closer to the truth than the likeliest code for everything that has a scale; ``tokens`` looks up
             the drawn ids.
+        decoder_steps, decoder_solver: how a diffusion decoder draws the value
+            (:class:`~open4m.tokenizers.diffusion.Sampling`); None = as published. Only for targets whose tokenizer has
+            one.
         grammar: only ids that keep a sequence well-formed are drawn (:mod:`open4m.generation.grammar`).
         repeats: how many sequences are drawn, in one batch, and merged into one value as their modality does it (boxes
             by weighted fusion, metadata field by field, SAM instances, each sequence having query points of its own, by
@@ -66,14 +74,32 @@ class TargetPlan:
     decode: Literal["tokens", "expected"] = "tokens"
     grammar: bool = True
     repeats: int = 1
+    decoder_steps: int | None = None
+    decoder_solver: Solver | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conditions", tuple(self.conditions))
         check_token_schedule(self.token_schedule)
         check_temperature_schedule(self.temperature_schedule)
-        problem = self._problem()
+        problem = self._no_number() or self._problem()
         if problem:
             raise GenerationError(f"{self.modality}: {problem}")
+
+    def _no_number(self) -> str | None:
+        """What is wrong with a setting that has to be a finite number."""
+        for name in ("tokens", "steps", "repeats", "decoder_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) and not (value is None and name == "decoder_steps"):
+                return f"{name} is {value!r}; expected a whole number."
+        numbers = {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "gumbel")}
+        if isinstance(self.guidance, Mapping):
+            numbers |= {f"guidance of {stream}": weight for stream, weight in self.guidance.items()}
+        else:
+            numbers["guidance"] = self.guidance
+        for name, value in numbers.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                return f"{name} is {value!r}; expected a finite number."
+        return None
 
     def _problem(self) -> str | None:
         if self.scheme not in ("maskgit", "roar", "autoregressive"):
@@ -82,10 +108,22 @@ class TargetPlan:
             return f"tokens and steps must be at least 1, not {self.tokens} and {self.steps}."
         if self.temperature < 0 or not 0 <= self.top_p <= 1 or self.top_k < 0:
             return "temperature and top_k must not be negative, and top_p must be in [0, 1]."
+        if isinstance(self.top_k, float) and self.top_k > 1:
+            return f"top_k is {self.top_k}; expected a whole number of ids, or a share of them up to 1.0."
         if self.gumbel < 0 or (self.gumbel and self.scheme != "maskgit"):
             return f"gumbel is {self.gumbel:g}; expected 0 or more, and 0 for any scheme but maskgit."
-        if self.is_sequence and self.steps != 1:
-            return "sequences have steps 1: they take one step per token."
+        if self.token_schedule != "linear" and self.scheme != "maskgit":
+            return f"token_schedule is {self.token_schedule}; expected linear for any scheme but maskgit."
+        if self.is_sequence and (self.steps != 1 or self.temperature_schedule != "constant"):
+            return "sequences have steps 1 and temperature_schedule constant: they take one step per token."
+        if not self.grammar and not self.is_sequence:
+            return "grammar is False; expected True for what is no sequence."
+        if self.is_sequence and self.draws_value:
+            return "decoder_steps and decoder_solver are for grids. Leave them out."
+        if self.decoder_solver not in (None, *get_args(Solver)):
+            return f"decoder_solver {self.decoder_solver!r} is unknown. Known: {', '.join(get_args(Solver))}."
+        if self.decoder_steps is not None and self.decoder_steps < 1:
+            return f"decoder_steps is {self.decoder_steps}; expected at least 1."
         if self.repeats < 1 or (self.repeats > 1 and not self.is_sequence):
             return f"repeats is {self.repeats}; expected at least 1, and 1 for what is no sequence."
         if self.decode not in ("tokens", "expected"):
@@ -104,10 +142,19 @@ class TargetPlan:
         """How ids are drawn in the first step."""
         return Sampler(self.temperature, self.top_k, self.top_p)
 
+    @property
+    def draws_value(self) -> bool:
+        """Whether it asks for a way of its own to draw values with a diffusion decoder."""
+        return self.decoder_steps is not None or self.decoder_solver is not None
+
+    def value_sampling(self, seed: int) -> Sampling:
+        """How a diffusion decoder draws the value of a sample with this seed."""
+        published = Sampling(seed=seed, solver=self.decoder_solver)
+        return published if self.decoder_steps is None else replace(published, steps=self.decoder_steps)
+
     def grid_steps(self, tokens: int) -> list[GridStep]:
         """The steps that decide ``tokens`` open positions."""
-        name = "linear" if self.scheme == "roar" else self.token_schedule
-        counts = token_schedule(name, self.steps, tokens)
+        counts = token_schedule(self.token_schedule, self.steps, tokens)
         temperatures = temperature_schedule(self.temperature_schedule, self.temperature, counts)
         return [
             GridStep(count, replace(self.sampler, temperature=t), self.gumbel * (1 - number / len(counts)))
@@ -221,7 +268,8 @@ class Plan:
     def table(self) -> Table:
         """For a terminal."""
         table = Table(title=f"{self.model}: {', '.join(self.inputs) or 'nothing'} → {', '.join(self.requested)}")
-        for column in ("target", "stream", "scheme", "steps", "tokens", "temperature", "top-p", "guidance", "decode"):
+        drawing = ("scheme", "steps", "tokens", "temperature", "top-p", "guidance")
+        for column in ("target", "stream", *drawing, "decode", "also"):
             table.add_column(column)
         for t in self.targets:
             schedule = "" if t.temperature_schedule == "constant" else f" {t.temperature_schedule}"
@@ -230,7 +278,7 @@ class Plan:
             name = t.modality if t.modality in self.requested else f"({t.modality})"
             table.add_row(
                 *(name, t.stream, t.scheme, steps, str(t.tokens), f"{t.temperature:g}{schedule}", f"{t.top_p:g}"),
-                *(_guidance_text(t), t.decode),
+                *(_guidance_text(t), t.decode, _other_settings(t)),
             )
         order = "chained: each target sees those above it" if self.chained else "independent: all see the inputs only"
         table.caption = "\n".join([order, str(self.cost), *self.needs, *self.licences])
@@ -265,3 +313,18 @@ def _guidance_text(target: TargetPlan) -> str:
     if target.guidance == 1.0:
         return "–"
     return f"{target.guidance:g} on {', '.join(target.conditions)}"
+
+
+_IN_COLUMNS = {
+    *("modality", "stream", "scheme", "tokens", "steps", "repeats", "temperature", "temperature_schedule", "top_p"),
+    *("guidance", "conditions", "decode"),
+}
+"""Settings that the other columns of a plan's table show."""
+
+
+def _other_settings(target: TargetPlan) -> str:
+    """Those without a column that differ from their defaults, and what may seem to count but does not."""
+    others = [f for f in fields(TargetPlan) if f.name not in _IN_COLUMNS]
+    changed = [f"{f.name}={getattr(target, f.name)}" for f in others if getattr(target, f.name) != f.default]
+    averaged = ["draws: tokens only"] if target.decode == "expected" else []
+    return ", ".join([*changed, *averaged])

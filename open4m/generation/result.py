@@ -20,12 +20,13 @@ from open4m.generation.canvas import Canvas
 from open4m.generation.codecs import Codecs, Coded
 from open4m.generation.engine import Outcome
 from open4m.generation.inputs import Given
-from open4m.generation.plan import Plan
+from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.stored import PLAN_FILE, TOKENS_FILE, Record, write_tokens
 from open4m.modalities.base import Modality
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import Fit, Resample, View
 from open4m.streams import StreamKind, StreamSpec
+from open4m.tokenizers.diffusion import Sampling
 
 _SMALLEST_PICTURE = 224
 
@@ -39,7 +40,7 @@ class Item:
         codecs: Codecs,
         tokens: Tensor,
         probabilities: Tensor | None,
-        seed: int,
+        sampling: Sampling,
         background: Background,
         letterbox: View | None,
         repeats: Sequence[Tensor] = (),
@@ -54,7 +55,7 @@ class Item:
         """Side in pixels of the square that the model sees."""
         self._codecs = codecs
         self._probabilities = probabilities
-        self._seed = seed
+        self._sampling = sampling
         self._background = background
         self._letterbox = letterbox
         self._made: dict[str, Any] = {}
@@ -77,7 +78,7 @@ class Item:
         """What the value is made of: one, or every repeat."""
         if self.repeats:
             return [Coded(self.spec, ids) for ids in self.repeats]
-        return [Coded(self.spec, self.tokens, self._probabilities, self._seed)]
+        return [Coded(self.spec, self.tokens, self._probabilities, self._sampling)]
 
     def take_values(self, values: Sequence[Any]) -> None:
         """Keep what :attr:`coded` became."""
@@ -244,10 +245,7 @@ class Result(Mapping[str, Any]):
     def _items(self, plan: Plan, outcome: Outcome, codecs: Codecs) -> list[dict[str, Item]]:
         """Items by modality, for every sample."""
         return [
-            {
-                target.modality: _item(target.stream, outcome, codecs, row, self.seeds[row], *scene)
-                for target in plan.targets
-            }
+            {target.modality: _item(target, outcome, codecs, row, self.seeds[row], *scene) for target in plan.targets}
             for row, scene in enumerate(self._scenes)
         ]
 
@@ -290,7 +288,7 @@ def _by_model(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _item(
-    stream: str,
+    target: TargetPlan,
     outcome: Outcome,
     codecs: Codecs,
     row: int,
@@ -298,6 +296,7 @@ def _item(
     background: Background,
     letterbox: View | None,
 ) -> Item:
+    stream = target.stream
     spec, track = outcome.canvas.spec(stream), outcome.canvas.tracks[stream]
     ids = track.ids[row][track.known[row]] if spec.kind is StreamKind.SEQUENCE else track.ids[row]
     found = outcome.probabilities.get(stream)
@@ -307,4 +306,4 @@ def _item(
         if stream in outcome.repeated
         else []
     )
-    return Item(spec, codecs, ids, probabilities, seed, background, letterbox, repeats)
+    return Item(spec, codecs, ids, probabilities, target.value_sampling(seed), background, letterbox, repeats)

@@ -78,7 +78,7 @@ def _onex(name: str) -> tuple[float, float]:
     """(min, power) of ``onex:<min>:<power>``."""
     try:
         kind, lowest, power = name.split(":")
-        if kind == "onex" and float(lowest) >= 0 and float(power) > 0:
+        if kind == "onex" and 0 <= float(lowest) < math.inf and 0 < float(power) < math.inf:
             return float(lowest), float(power)
     except ValueError:
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,15 +9,8 @@ from open4m.errors import GenerationError, UnknownNameError
 from open4m.generation.plan import Plan
 
 
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value
-
-
 def _count_or_share(text: str) -> int | float:
-    return int(text) if text.isdigit() else _number(text)
+    return int(text) if text.isdigit() else float(text)
 
 
 def _boolean(text: str) -> bool:
@@ -30,13 +22,15 @@ _READ: dict[str, tuple[Callable[[str], Any], str]] = {
     "steps": (int, "a whole number"),
     "tokens": (int, "a whole number"),
     "token_schedule": (str, ""),
-    "temperature": (_number, "a number"),
+    "temperature": (float, "a number"),
     "temperature_schedule": (str, ""),
     "top_k": (_count_or_share, "a whole number, or a share such as 0.1"),
-    "top_p": (_number, "a number"),
-    "gumbel": (_number, "a number"),
-    "guidance": (_number, "a number"),
+    "top_p": (float, "a number"),
+    "gumbel": (float, "a number"),
+    "guidance": (float, "a number"),
     "decode": (str, ""),
+    "decoder_steps": (int, "a whole number"),
+    "decoder_solver": (str, ""),
     "grammar": (_boolean, "true or false"),
     "repeats": (int, "a whole number"),
 }

@@ -66,6 +66,8 @@ def test_wrong_options_say_what_was_expected(model: str, place: Path, capsys: py
         ("--set", "depth.steps=two"): "depth.steps is 'two'; expected a whole number",
         ("--set", "depth.steps=1", "depth.steps=2"): "depth.steps is given twice",
         ("--guidance", "strong"): "'strong' is no number",
+        ("--guidance", "nan"): "guidance is nan; expected a finite number",
+        ("--guidance", "rgb=inf"): "is inf; expected a finite number",
         ("--guidance", "rbg=2"): "Did you mean 'rgb'",
         ("--via", "depth"): "asked for and is to be generated on the way",
         ("--metadata", "brightnes=3"): "Did you mean 'brightness'",

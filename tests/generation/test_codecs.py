@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,15 @@ import torch
 from test_pipeline import person, values
 from tiny_bundle import CODES, PATCH, SIZE, VIT, bundle, picture
 
+from open4m.errors import GenerationError
+from open4m.generation import Plan
 from open4m.generation.codecs import Codecs, Coded
 from open4m.generation.pipeline import AnyToAny
+from open4m.generation.settings import with_settings
 from open4m.modalities.human_poses import Person, nearest_rotation
 from open4m.modalities.sam_instance import Instance
 from open4m.tokenizers.config import DiffusionConfig
+from open4m.tokenizers.diffusion import Sampling
 from open4m.tokenizers.divae import DiVAE
 from open4m.tokenizers.instance_codecs import (
     decode_instances,
@@ -127,18 +132,64 @@ def test_saving_decodes_samples_together(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert result["depth"][0].value is before and result["depth"][1].value.shape == before.shape
 
 
-def test_diffusion_decoders_draw_from_the_seed_of_their_sample() -> None:
+def with_diffusion() -> AnyToAny:
+    """The tiny model, whose depth has a diffusion decoder."""
     torch.manual_seed(0)
     sizes = {"image_size": SIZE, "patch_size": PATCH, "n_channels": 1, "latent_dim": 8, "codebook_size": CODES}
     decoder = DiVAE(DiffusionConfig(**sizes, enc_type=VIT, dec_type="UNet/B_1-Wi_32-L_2", scheduler="ddim")).eval()
     for parameter in decoder.decoder.out.parameters():  # zero at the start
         torch.nn.init.normal_(parameter, std=0.1)
     made = bundle()
-    model = AnyToAny(replace(made, tokenizers={**made.tokenizers, "depth": decoder}))
+    return AnyToAny(replace(made, tokenizers={**made.tokenizers, "depth": decoder}))
+
+
+def test_diffusion_decoders_draw_from_the_seed_of_their_sample() -> None:
+    model = with_diffusion()
     batch = model.generate({"rgb": [picture(0), picture(1)]}, ["depth"], seed=5)["depth"]
     alone = model.generate({"rgb": picture(1)}, ["depth"], seed=6)["depth"]
     assert torch.equal(batch[1].tokens, alone.tokens)
     np.testing.assert_allclose(batch[1].value, alone.value, atol=1e-4)
-    decode = Codecs(model.bundle).value
-    np.testing.assert_allclose(decode(alone.spec, alone.tokens, alone._probabilities, seed=6), alone.value, atol=1e-4)
-    assert np.abs(decode(alone.spec, alone.tokens, alone._probabilities, seed=7) - alone.value).max() > 1e-2
+    same, other = (
+        Codecs(model.bundle).value(alone.spec, alone.tokens, alone._probabilities, Sampling(seed=seed))
+        for seed in (6, 7)
+    )
+    np.testing.assert_allclose(same, alone.value, atol=1e-4)
+    assert np.abs(other - alone.value).max() > 1e-2
+
+
+def test_a_plan_says_how_diffusion_decoders_draw(tmp_path: Path) -> None:
+    model, drawn = with_diffusion(), []
+    decoder = model.bundle.tokenizers["depth"]
+    assert isinstance(decoder, DiVAE)
+    decoder.decoder.register_forward_hook(lambda *_: drawn.append(1))
+    published = model.plan(["depth", "normal"], ["rgb"])
+    plan = with_settings(published, {"depth.decoder_solver": "dpm++", "depth.decoder_steps": "4"})
+    assert plan == published.edit("depth", decoder_solver="dpm++", decoder_steps=4)
+    assert "decoder_steps=4, decoder_solver=dpm++" in " ".join(str(plan).split())
+    result = model.generate({"rgb": [picture(0), picture(1)]}, plan=plan)
+    found = [item.value for item in result["depth"]]
+    assert len(drawn) == 2 * 4  # steps, for each of the two
+    default = model.generate({"rgb": picture(0)}, plan=published)["depth"]
+    assert torch.equal(default.tokens, result["depth"][0].tokens) and np.abs(default.value - found[0]).max() > 1e-3
+    assert len(drawn) == 2 * 4 + 25
+    result.save(tmp_path / "out")
+    assert Plan.from_dict(json.loads((tmp_path / "out" / "plan.json").read_text())["plan"]) == plan
+    again = model.repeat(tmp_path / "out")
+    np.testing.assert_array_equal([item.value for item in again["depth"]], found)
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "message"),
+    [
+        ("normal", {"decoder_steps": 10}, "normal: its tokenizer has no diffusion decoder"),
+        ("normal", {"decoder_solver": "ddim"}, "normal: its tokenizer has no diffusion decoder"),
+        ("caption", {"decoder_steps": 10}, "are for grids"),
+        ("depth", {"decoder_steps": 1001}, r"decoder_steps is 1001; expected 1…1000"),
+        ("depth", {"decoder_steps": 0}, "expected at least 1"),
+        ("depth", {"decoder_solver": "euler"}, r"Known: ddim, ddpm, dpm\+\+"),
+    ],
+)
+def test_what_no_diffusion_decoder_can_do_is_refused_before_any_work(target: str, changes: dict, message: str) -> None:
+    model = with_diffusion()
+    with pytest.raises(GenerationError, match=message):
+        model.generate({"rgb": picture()}, plan=model.plan([target], ["rgb"]).edit(target, **changes))

@@ -285,7 +285,9 @@ def test_settings_from_text() -> None:
         "steps": "Write TARGET.SETTING=VALUE",
         "rgb.grammar": "expected true or false",
         "rgb.steps": "expected a whole number",
-        "rgb.temperature": "expected a number",
+        "rgb.temperature": "expected a finite number",
+        "rgb.guidance": "expected a finite number",
+        "rgb.decoder_solver": "Known: ddim, ddpm, dpm",
         "rgb.token_schedule": "Known: linear, cosine, monotone_cosine",
         "rgb.scheme": "Known: maskgit, roar",
     }.items():

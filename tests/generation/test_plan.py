@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -145,13 +146,51 @@ def test_what_is_no_plan_is_refused(broken: dict) -> None:
     "changes",
     [
         *({"steps": 0}, {"repeats": 2}, {"temperature": -1}, {"top_p": 2}, {"scheme": "x"}),
-        *({"temperature_schedule": "x"}, {"steps": 2}),
+        *({"temperature_schedule": "x"}, {"steps": 2}, {"top_k": 5.0}, {"temperature_schedule": "onex:inf:1"}),
+        *({"token_schedule": "cosine"}, {"gumbel": 1.0}, {"grammar": False}),  # which ROAR and grids would ignore
     ],
 )
 def test_impossible_settings_are_refused(changes: dict) -> None:
     plan = model().plan(["depth"], ["rgb"])
     with pytest.raises(GenerationError):
         plan.edit("depth", **changes)  # steps 2 does not go with decode "expected"
+
+
+def test_sequences_have_no_schedules() -> None:
+    for changes in ({"token_schedule": "cosine"}, {"temperature_schedule": "linear"}, {"steps": 2}):
+        with pytest.raises(GenerationError, match=f"^caption: .*{next(iter(changes))}"):
+            model().plan(["caption"], ["rgb"]).edit("caption", **changes)
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "gumbel", "guidance"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "1", None])
+def test_what_is_no_finite_number_is_refused(name: str, value: object) -> None:
+    with pytest.raises(GenerationError, match=f"depth: {name} is .*; expected a finite number"):
+        model().plan(["depth"], ["rgb"]).edit("depth", **{name: value})
+    if name == "guidance":
+        with pytest.raises(GenerationError, match=f"depth: guidance of {RGB} is .*; expected a finite number"):
+            model().plan(["depth"], ["rgb"]).edit("depth", guidance={RGB: value})
+
+
+@pytest.mark.parametrize("name", ["tokens", "steps", "repeats", "decoder_steps"])
+@pytest.mark.parametrize("value", [2.5, math.nan, "2"])
+def test_what_is_no_whole_number_is_refused(name: str, value: object) -> None:
+    with pytest.raises(GenerationError, match=f"depth: {name} is .*; expected a whole number"):
+        model().plan(["depth"], ["rgb"]).edit("depth", **{name: value})
+
+
+def test_every_setting_is_printed() -> None:
+    """Those with a column of their own, and in the last one all others that are not as they are by default."""
+    plan = model().plan(["depth", "caption"], ["rgb"]).edit("caption", grammar=False, top_k=0.25, repeats=3)
+    assert "draws: tokens only" in str(plan)  # of depth, whose value is averaged
+    plan = plan.edit("depth", decode="tokens", scheme="maskgit", steps=3, temperature_schedule="linear")
+    before = " ".join(str(plan).split())
+    assert "draws" not in before and "per token × 3" in before and "0.01 linear" in before
+    assert "top_k=0.25, grammar=False" in before
+    plan = plan.edit("depth", token_schedule="cosine", top_k=5, gumbel=4.5, decoder_steps=8, decoder_solver="ddim")
+    printed = str(plan)
+    for setting in ("token_schedule=cosine", "top_k=5", "gumbel=4.5", "decoder_steps=8", "decoder_solver=ddim"):
+        assert setting in printed and setting not in before
 
 
 def test_names_are_checked_and_near_ones_suggested() -> None:
