@@ -57,7 +57,7 @@ def fill(target: TargetPlan, canvas: Canvas, model: FourM, seeds: Sequence[int])
     in_order = random_order(seeds, stream, canvas.spec(stream).max_tokens)
     for number, step in enumerate(target.grid_steps(canvas.open_positions(stream).shape[1])):
         positions = canvas.open_positions(stream)
-        if target.scheme == "roar" and step.count:
+        if target.scheme == "roar":
             positions = in_order(Candidates(number, step.count, positions))
         logits = grid_logits(model, Views.of(canvas, target.guidance, target.conditions), stream, positions)
         ids, confidence = draw(logits, step.sampler, seeds, stream, number, positions)

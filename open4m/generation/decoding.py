@@ -58,7 +58,7 @@ def random_order(seeds: Sequence[int], stream: str, length: int) -> Chooser:
 
 @dataclass(frozen=True)
 class GridStep:
-    """One step of a grid target: how many tokens it decides, and how they are drawn.
+    """One step of a grid target: how many tokens it decides (at least one), and how they are drawn.
 
     ``noise`` scales the Gumbel noise on MaskGIT's log confidences (Chang et al. 2022); 0 = none, as published for 4M.
     """
@@ -83,7 +83,7 @@ def filling_grid(
     Args:
         scheme: ``maskgit`` predicts all open positions and keeps the most confident; ``roar`` predicts only positions
             chosen in a random order, which see each other.
-        steps: numbers of tokens must sum to the number of open positions; empty steps are skipped.
+        steps: each decides at least one token, together as many as there are open positions.
         guide: the views of a canvas, see :meth:`Views.of`.
         seeds: one per sample.
         choose: which positions to decide, instead of the scheme's own rule.
@@ -91,8 +91,6 @@ def filling_grid(
     length = canvas.spec(stream).max_tokens
     choose = choose or (most_confident if scheme == "maskgit" else random_order(seeds, stream, length))
     for number, step in enumerate(steps):
-        if not step.count:
-            continue
         positions = canvas.open_positions(stream)
         if scheme == "roar":
             positions = choose(Candidates(number, step.count, positions))

@@ -155,7 +155,6 @@ class _Runner:
         def guide(state: Canvas) -> Views:
             return Views.of(state, target.guidance, target.conditions)
 
-        steps = [step for step in steps if step.count]
         states = filling_grid(self.passes, canvas, target.stream, scheme, steps, guide, self.seeds)
         for number, state in enumerate(states, start=1):
             yield Moment(target.modality, number, len(steps), number == len(steps), partial(_same, Outcome(state)))

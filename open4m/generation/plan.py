@@ -153,12 +153,16 @@ class TargetPlan:
         return published if self.decoder_steps is None else replace(published, steps=self.decoder_steps)
 
     def grid_steps(self, tokens: int) -> list[GridStep]:
-        """The steps that decide ``tokens`` open positions."""
+        """The steps that decide ``tokens`` open positions, at least one each.
+
+        Steps that a schedule leaves empty are dropped; temperatures and noise are those of the whole schedule.
+        """
         counts = token_schedule(self.token_schedule, self.steps, tokens)
         temperatures = temperature_schedule(self.temperature_schedule, self.temperature, counts)
         return [
             GridStep(count, replace(self.sampler, temperature=t), self.gumbel * (1 - number / len(counts)))
             for number, (count, t) in enumerate(zip(counts, temperatures, strict=True), start=1)
+            if count
         ]
 
     def views(self, known: Iterable[str]) -> int:

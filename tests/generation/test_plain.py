@@ -22,6 +22,7 @@ from open4m.generation.engine import run
 from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.plan import Plan
 from open4m.generation.sampling import Sampler, filter_logits
+from open4m.generation.schedules import TOKEN_SCHEDULES
 from open4m.modalities.rgb import Rgb
 from open4m.model import FourM
 
@@ -64,6 +65,17 @@ def assert_equal(made: Plan, state: Canvas, model: FourM | None = None) -> Canva
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_independent_one_step_targets(temperature: float) -> None:
     assert_equal(plan(GRIDS, canvas(), temperature=temperature, guidance=2.0, top_p=0.8), canvas())
+
+
+@pytest.mark.parametrize("steps", [5, 30])
+@pytest.mark.parametrize("schedule", TOKEN_SCHEDULES)
+def test_token_schedules_with_empty_steps(schedule: str, steps: int) -> None:
+    """With 30 steps for 16 tokens some are empty: neither side takes them, nor counts them in its random numbers."""
+    settings = {"token_schedule": schedule, "temperature_schedule": "linear", "gumbel": 4.0, "temperature": 2.0}
+    made = plan(["depth"], canvas(2), scheme="maskgit", steps=steps, guidance=1.0, **settings)
+    taken = made["depth"].grid_steps(16)
+    assert len(taken) == min(steps, 16) and all(step.count for step in taken)
+    assert_equal(made, canvas(2))
 
 
 @pytest.mark.parametrize(("scheme", "gumbel"), [("maskgit", 0.0), ("maskgit", 4.0), ("roar", 0.0)])
