@@ -30,7 +30,9 @@ def sampling_plan(plan: Plan, temperature: float = _TEMPERATURE) -> Plan:
 
     By default what follows nearly surely from the input is a best guess: temperature near 0, decoded from the mean of
     the distribution. All its samples are alike. Here every target is decoded from the ids that were drawn, at
-    ``temperature`` or its own, whichever is higher; at 1, from the distribution that the model predicts.
+    ``temperature`` or its own, whichever is higher. Top-p and top-k stay as they are: at temperature 1 ids are drawn
+    from the distribution that the model predicts without its unlikeliest ids, with ``top_p`` and ``top_k`` 0
+    (:meth:`Plan.edit`) from all of it.
     """
     drawn = [replace(t, decode="tokens", temperature=max(t.temperature, temperature)) for t in plan.targets]
     return replace(plan, targets=tuple(drawn))
