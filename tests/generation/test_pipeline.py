@@ -276,7 +276,12 @@ def test_features_of_inputs() -> None:
 
 def test_progress_is_told_after_every_step() -> None:
     told: list[tuple[str, int, int]] = []
-    plan = model().plan(["depth", "color_palette"], ["rgb"]).edit("color_palette", tokens=9).edit("depth", steps=3, decode="tokens")
+    plan = (
+        model()
+        .plan(["depth", "color_palette"], ["rgb"])
+        .edit("color_palette", tokens=9)
+        .edit("depth", steps=3, decode="tokens")
+    )
     model().generate({"rgb": picture()}, plan=plan, progress=lambda *args: told.append(args))
     assert told[:3] == [("depth", step, 11) for step in (1, 2, 3)]  # and up to eight words
     assert told[-1] == ("color_palette", 11, 11) and len(told) > 4
