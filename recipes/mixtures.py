@@ -106,7 +106,7 @@ def super_resolution() -> Mixture:
 
 
 def scenes(image_size: int = 112) -> Mixture:
-    """The embedded model (19 streams): RGB to everything, any to any, words to all, layouts and controls to picture.
+    """The embedded model (19 streams): RGB to everything, any to any, words to everything, layout to picture.
 
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
     picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
@@ -129,24 +129,19 @@ def scenes(image_size: int = 112) -> Mixture:
     whole = {"caption": Keep.ALL, "color_palette": Keep.ALL, "t5_caption": Keep.ALL}
     few = {**_same(everything, 0.05), "caption": 5.0, tok_rgb: 0.5}
     layout = {depth: 5.0, normal: 0.25, semseg: 0.5, tok_rgb: 1.0, "color_palette": 1.0, "caption": 0.5}
-    details = _same(("det", "sam_instance", *others[3:]), 0.2)
-    controls = {"metadata": 3.0, "color_palette": 1.5, "caption": 1.0, **details}
-    palette = {"color_palette": Keep.ALL}
     picture = {rgb: 10.0, **_same(_WORDS, 0.05)}  # now and then the first sentinel of a sequence, as when generating
     seen, predicted = (196, 202), (128, 128)
     components = (
-        Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.18),
-        Component("rgb to sentences", picture, sentences, {}, seen, (192, 192), weight=0.17),
-        Component("rgb to boxes", picture, boxes, {}, seen, (64, 64), weight=0.17),
-        Component("rgb to instances", picture, instances, {}, seen, (212, 212), weight=0.11),
-        Component("any to any", _same(everything, 0.3), targets, {}, predicted, predicted, weight=0.05),
-        Component("few to any", _same(everything, 0.1), targets, whole, seen, predicted, weight=0.05),
-        Component("one to any", _same(everything, 0.01), targets, whole, seen, predicted, weight=0.06),
-        Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.04),
+        Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.20),
+        Component("rgb to sentences", picture, sentences, {}, seen, (192, 192), weight=0.25),
+        Component("rgb to boxes", picture, boxes, {}, seen, (64, 64), weight=0.15),
+        Component("rgb to instances", picture, instances, {}, seen, (212, 212), weight=0.14),
+        Component("any to any", _same(everything, 0.3), targets, {}, predicted, predicted, weight=0.06),
+        Component("one to any", _same(everything, 0.01), targets, whole, seen, predicted, weight=0.07),
+        Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
         Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
         Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
         Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.03),
-        Component("controls to picture", controls, to_picture, palette, (4, 64), predicted, weight=0.10),
         Component("hardly anything to all", _same(everything, 0.3), targets, whole, (0, 8), predicted, weight=0.01),
     )
     return Mixture(components, component_per_batch=True, redistribute=True)
