@@ -56,6 +56,10 @@ class GenerationError(Open4MError):
     """A request that the model cannot fulfil (unknown target, no tokenizer, contradictory inputs)."""
 
 
+class GenerationWarning(UserWarning):
+    """A request that is fulfilled in part: something that was given does not fit and is left out."""
+
+
 class VerificationError(Open4MError):
     """Recomputed outputs differ from recorded ones by more than rounding, or could not be recomputed."""
 

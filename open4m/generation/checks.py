@@ -47,6 +47,8 @@ def _check_settings(codecs: Codecs, target: TargetPlan) -> None:
         _check_decoder(codecs, target, spec)
     if target.is_sequence:
         _ = codecs.text  # raises if there is none
+    if target.repeats > 1 and codecs.has_ids_inside(spec):
+        codecs.tokenizer(spec)  # likewise: repeats are merged as values
 
 
 def _check_decoder(codecs: Codecs, target: TargetPlan, spec: StreamSpec) -> None:

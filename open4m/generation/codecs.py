@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from open4m.errors import GenerationError, UnknownNameError
+from open4m.errors import GenerationError, GenerationWarning, UnknownNameError
 from open4m.generation.canvas import Canvas
 from open4m.hub.bundle import Bundle
 from open4m.modalities.base import DenseModality, TextModality
@@ -92,21 +93,65 @@ class Codecs:
         return tokenizer.tokenize(x.to(_device(tokenizer))).flatten(1).cpu()
 
     def _ids(self, spec: StreamSpec, value: Any) -> list[int]:
-        """Word pieces of a value; closed by [EOS] unless it is marked, or known, to go on."""
-        modality = cast(TextModality[Any], get_modality(spec.modality))
-        if spec.modality in _INSIDE_TEXT:
-            value = _INSIDE_TEXT[spec.modality][0](value, self.tokenizer(spec))
-        words = modality.to_words(value)
-        ids = self.text.encode(words if isinstance(words, str) else " ".join(words))
-        if any(map(self.text.is_sentinel, ids[spec.max_tokens :])):
+        """Word pieces of a value that was given; closed by [EOS] unless it is marked, or known, to go on."""
+        said = self.said(spec, value)
+        if len(value) and not len(said):
             raise GenerationError(
-                f"{spec.modality}: {len(ids)} word pieces given, {spec.name} has {spec.max_tokens}: a sentinel would "
-                "be cut off. Shorten the text."
+                f"{spec.modality}: all {len(value)} that are given have so low a score that they are not shown either. "
+                "Give those that are meant the score 1."
             )
+        ids = self.text.encode(self.words(spec, said))
         if any(map(self.text.is_sentinel, ids)):
-            return ids[: spec.max_tokens]
+            if len(ids) > spec.max_tokens:
+                raise GenerationError(
+                    f"{spec.modality}: {len(ids)} word pieces given, {spec.name} has {spec.max_tokens}. Shorten the "
+                    "text: it has gaps, so none of it can be left out."
+                )
+            return ids
         unfinished = spec.modality == "metadata" and len(value) < len(FIELDS)  # other fields stay open
-        return [*ids, self.text.sentinel(1) if unfinished else self.text.eos][: spec.max_tokens]
+        return self._closed(spec, said, self.text.sentinel(1) if unfinished else self.text.eos, warn=True)
+
+    def said(self, spec: StreamSpec, value: Any) -> Any:
+        """What of a value is put into words, with the ids that some words need."""
+        shown = cast(TextModality[Any], get_modality(spec.modality)).shown(value)
+        if not self.has_ids_inside(spec):
+            return shown
+        return _INSIDE_TEXT[spec.modality][0](shown, self.tokenizer(spec))
+
+    def has_ids_inside(self, spec: StreamSpec) -> bool:
+        """Whether words of the stream carry ids of a tokenizer of its own."""
+        return spec.modality in _INSIDE_TEXT
+
+    def words(self, spec: StreamSpec, said: Any) -> str:
+        """The words of what :meth:`said` gave, or of a part of it."""
+        words = cast(TextModality[Any], get_modality(spec.modality)).to_words(said)
+        return words if isinstance(words, str) else " ".join(words)
+
+    def _closed(self, spec: StreamSpec, said: Any, closing: int, warn: bool = False) -> list[int]:
+        """Word pieces of as many parts, from the first on, as fit into the stream whole, and ``closing``.
+
+        Metadata of 20 or more fields stays without ``closing``, as models are trained on it.
+        """
+        is_metadata = spec.modality == "metadata"
+        room, parts = spec.max_tokens - (not is_metadata), _length(said)
+
+        def pieces(count: int) -> list[int]:
+            return self.text.encode(self.words(spec, _beginning(said, count)))
+
+        count = _most(parts, lambda n: len(pieces(n)) <= room)
+        if parts and not count:
+            raise GenerationError(
+                f"{spec.modality}: its beginning alone is longer than {room} word pieces. Shorten it."
+            )
+        if warn and count < parts and not is_metadata:
+            what = "words" if isinstance(said, str) else "items"
+            warnings.warn(
+                f"{spec.modality}: {parts} {what} are given, more than {spec.max_tokens} word pieces can say: the last "
+                f"{parts - count} are left out. Give fewer, the most important first.",
+                GenerationWarning,
+                stacklevel=2,
+            )
+        return [*pieces(count), closing][: spec.max_tokens]
 
     # -- ids → values -----------------------------------------------------------------------------------------------
     def value(
@@ -134,6 +179,19 @@ class Codecs:
                     modality = cast(DenseModality[Any], get_modality(coded[number].spec.modality))
                     found[number] = modality.from_array(array)
         return [found[number] for number in range(len(coded))]
+
+    def merged(self, spec: StreamSpec, repeats: Sequence[Sequence[int]]) -> tuple[Any, list[int]]:
+        """What the values of several sequences of one stream merge to, and the word pieces that say it.
+
+        A value that is one of theirs (captions) is said as that sequence says it. Of what is merged of many parts the
+        pieces hold those that are shown, the first ones where not all fit.
+        """
+        values = self.values([Coded(spec, torch.tensor(ids, dtype=torch.int64)) for ids in repeats])
+        value = get_modality(spec.modality).merge(values).value
+        for ids, one in zip(repeats, values, strict=True):
+            if one is value:
+                return value, list(ids)
+        return value, self._closed(spec, self.said(spec, value), self.text.eos)
 
     def _sentence(self, one: Coded) -> Any:
         modality, spec = cast(TextModality[Any], get_modality(one.spec.modality)), one.spec
@@ -175,6 +233,29 @@ class Codecs:
                 f"{self.bundle.info.name} has no tokenizer for {spec.modality} ({spec.name}), so its values can be "
                 "neither read nor shown; its tokens can."
             ) from error
+
+
+def _length(said: Any) -> int:
+    """Number of parts of a value: words of a text, else its elements or fields."""
+    return len(said.split() if isinstance(said, str) else said)
+
+
+def _beginning(said: Any, count: int) -> Any:
+    """The first ``count`` parts."""
+    if isinstance(said, str):
+        return " ".join(said.split()[:count])
+    return dict(list(said.items())[:count]) if isinstance(said, dict) else said[:count]
+
+
+def _most(count: int, fits: Callable[[int], bool]) -> int:
+    """``count`` if it fits; else a smaller number that does while the next does not, or 0."""
+    if fits(count):
+        return count
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _token_shape(spec: StreamSpec, tokenizer: Tokenizer) -> tuple[int, ...]:

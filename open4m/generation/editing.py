@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from open4m.errors import GenerationError, UnknownNameError
-from open4m.generation.canvas import Canvas
 from open4m.generation.codecs import Codecs
 from open4m.generation.defaults import modalities
 from open4m.generation.inputs import Given, InputReader, Tokens
@@ -21,12 +20,11 @@ from open4m.modalities.base import TextModality
 from open4m.modalities.registry import get_modality
 from open4m.modalities.view import View
 from open4m.streams import StreamKind, StreamSpec
-from open4m.tokenizers.text import SENTINELS
 
 Region = Mask | Sequence[str] | Sequence[int]
 """What of a result is to be drawn anew: a mask of a grid, fields of metadata, or indices of boxes or people."""
 
-_IN_PARTS = ("det", "human_poses")
+_IN_LISTS = ("det", "human_poses")
 """Lists whose words are those of their items, one after the other."""
 
 
@@ -83,7 +81,7 @@ def opened(codecs: Codecs, result: Result, regions: Mapping[str, Region]) -> dic
         if held[name].grid is not None:
             found[name] = [_grid(result, held[name], region, row) for row in rows]
         else:
-            found[name] = [_parts(codecs, result.canvas, held[name], region, row) for row in rows]
+            found[name] = [_parts(codecs, result, held[name], region, row) for row in rows]
     return found
 
 
@@ -120,27 +118,69 @@ def _grid(result: Result, spec: StreamSpec, region: Region, row: int) -> Tokens 
     return Tokens(track.ids[row], track.known[row] & ~torch.from_numpy(cells.ravel()))
 
 
-def _parts(codecs: Codecs, canvas: Canvas, spec: StreamSpec, region: Region, row: int) -> Any:
-    """A value written as words without some of its parts."""
-    name = spec.modality
-    if not isinstance(region, list | tuple) or not region or not (name == "metadata" or name in _IN_PARTS):
+def _parts(codecs: Codecs, result: Result, spec: StreamSpec, region: Region, row: int) -> Tokens:
+    """The word pieces of a value in parts, with sentinels in the places of those that are opened."""
+    name, text = spec.modality, codecs.text
+    if not isinstance(region, list | tuple) or not region or not (name == "metadata" or name in _IN_LISTS):
         raise GenerationError(
             f"{name}: expected a mask (grids), names of fields (metadata) or indices (det, human_poses). Change a text "
             "by giving it anew with [S_1] in the place of what is missing."
         )
-    value = codecs.value(spec, torch.tensor(canvas.sequence(spec.name, row)))
+    parts = _whole_parts(codecs, spec, result.canvas.sequence(spec.name, row))
     if name == "metadata":
+        known = [field for _, value in parts for field in value]
         for field in region:
-            if field not in value:
-                raise UnknownNameError("field in the result's metadata", str(field), value)
-        return {field: number for field, number in value.items() if field not in region}
+            if field not in known:
+                raise UnknownNameError("field in the result's metadata", str(field), known)
+        kept = [ids for ids, value in parts if not any(field in region for field in value)]
+        return Tokens([*(i for ids in kept for i in ids), text.sentinel(1)])
+    numbers, count = _numbers(codecs, result, spec, row, [ids for ids, _ in parts])
     for index in region:
-        if not isinstance(index, int) or not 0 <= index < len(value):
-            raise GenerationError(f"{name}: sample {row} has no item {index!r}, but {len(value)}, counted from 0.")
-    words, gaps, modality = [], 0, get_modality(name)
-    assert isinstance(modality, TextModality)
-    for is_open, run in groupby(enumerate(value), key=lambda numbered: numbered[0] in region):
+        if not isinstance(index, int) or not 0 <= index < count:
+            raise GenerationError(f"{name}: sample {row} has no item {index!r}, but {count}, counted from 0.")
+        if index not in numbers:
+            raise GenerationError(
+                f"{name}: the model does not see item {index} of sample {row}: few of the repeats show it, or there is "
+                f"no room for it. Those that can be drawn anew are {sorted(n for n in numbers if n is not None)}."
+            )
+    sequence, gaps = [], 0
+    for is_open, run in groupby(zip(numbers, parts, strict=True), key=lambda numbered: numbered[0] in region):
         gaps += is_open
-        words.append(SENTINELS[gaps] if is_open else str(modality.to_words([item for _, item in run])))
-    ids = codecs.text.encode(" ".join(words))
-    return Tokens([*ids, codecs.text.eos][: spec.max_tokens])
+        sequence += [text.sentinel(gaps)] if is_open else [i for _, (ids, _) in run for i in ids]
+    return Tokens([*sequence, text.eos])
+
+
+def _whole_parts(codecs: Codecs, spec: StreamSpec, sequence: Sequence[int]) -> list[tuple[list[int], Any]]:
+    """The word pieces of every part of a sequence, in its order, and their value; malformed ones are left out."""
+    modality, text = get_modality(spec.modality), codecs.text
+    assert isinstance(modality, TextModality)
+    runs: list[list[int]] = []
+    for token in sequence:
+        if modality.begins_part(text.decode([token])):
+            runs.append([])
+        if runs and token != text.eos and not text.is_sentinel(token):
+            runs[-1].append(token)
+    values = [codecs.value(spec, torch.tensor(run)) for run in runs]
+    return [(run, value) for run, value in zip(runs, values, strict=True) if len(value)]
+
+
+def _numbers(
+    codecs: Codecs, result: Result, spec: StreamSpec, row: int, parts: Sequence[Sequence[int]]
+) -> tuple[list[int | None], int]:
+    """Where in the list that users hold each part of a sequence is, and the length of this list.
+
+    What was generated is the list of the item's value: without what lies in the bars of a letterbox (None), and where
+    repeats were merged, in another order than in words. What was given is numbered as in words.
+    """
+    if not any(target.modality == spec.modality for target in result.plan.targets):
+        return list(range(len(parts))), len(parts)
+    item, modality = result.samples[row][spec.modality], get_modality(spec.modality)
+    assert isinstance(modality, TextModality)
+    numbers: list[int | None] = list(range(len(parts)))
+    if item.repeats:
+        shown = [number for number, one in enumerate(item.square) if modality.shown([one])]
+        spelled = [tuple(codecs.text.encode(codecs.words(spec, [one]))) for one in codecs.said(spec, item.square)]
+        number_of = dict(zip(spelled, shown, strict=True))
+        numbers = [number_of.get(tuple(part)) for part in parts]
+    inside = [number for number, one in enumerate(item.square) if item.in_picture([one])]
+    return [inside.index(number) if number in inside else None for number in numbers], len(inside)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 from torch import Tensor
 
@@ -15,10 +16,14 @@ from open4m.generation.grammar import grammar_of
 from open4m.generation.passes import Passes, Views, predict
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.modalities.registry import get_modality
+from open4m.streams import StreamSpec
 from open4m.tokenizers.text import TextTokenizer
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(target, done, total)`` after every step: of all steps of all targets ``done`` are done."""
+
+Merge = Callable[[StreamSpec, Sequence[Sequence[int]]], tuple[Any, list[int]]]
+"""The ids of every repeat of a sequence → what their values merge to, and the ids that say it."""
 
 
 @dataclass
@@ -29,20 +34,23 @@ class Outcome:
         canvas: inputs and all targets.
         probabilities: (B, L, K) on the CPU, by stream, where the plan decodes expected values.
         repeated: by stream, for targets that are written repeatedly: for each sample the ids of every repeat. The
-            canvas holds the first repeat only.
+            canvas holds what they merge to (the first repeat, until the target is finished).
+        merged: by stream, for the same targets: for each sample the value that the repeats merge to.
     """
 
     canvas: Canvas
     probabilities: dict[str, Tensor] = field(default_factory=dict)
     repeated: dict[str, list[list[list[int]]]] = field(default_factory=dict)
+    merged: dict[str, list[Any]] = field(default_factory=dict)
 
     def with_target(self, stream: str, made: Callable[[], Outcome]) -> Outcome:
         """The same with one more target, taken from where it was made."""
         part = made()
         probabilities = {name: p for name, p in part.probabilities.items() if name == stream}
         repeated = {name: ids for name, ids in part.repeated.items() if name == stream}
+        merged = {name: values for name, values in part.merged.items() if name == stream}
         canvas = self.canvas.adopt(stream, part.canvas)
-        return Outcome(canvas, self.probabilities | probabilities, self.repeated | repeated)
+        return Outcome(canvas, self.probabilities | probabilities, self.repeated | repeated, self.merged | merged)
 
 
 @dataclass(frozen=True)
@@ -70,15 +78,17 @@ def run(
     seeds: Sequence[int],
     text: TextTokenizer | None = None,
     progress: Progress | None = None,
+    merge: Merge | None = None,
 ) -> Outcome:
     """The outcome after the last of :func:`moments`.
 
     Args:
         progress: told about every step; a sequence that ends early is done with all of its steps.
+        plan, canvas, passes, seeds, text, merge: see there.
     """
     outcome, done = Outcome(canvas), {}
     planned = {target.modality: target.tokens - 1 if target.is_sequence else target.steps for target in plan.targets}
-    for moment in moments(plan, canvas, passes, seeds, text):
+    for moment in moments(plan, canvas, passes, seeds, text, merge):
         done[moment.target] = planned[moment.target] if moment.finished else moment.step
         if moment.finished:
             outcome = moment.outcome()
@@ -88,7 +98,12 @@ def run(
 
 
 def moments(
-    plan: Plan, canvas: Canvas, passes: Passes, seeds: Sequence[int], text: TextTokenizer | None = None
+    plan: Plan,
+    canvas: Canvas,
+    passes: Passes,
+    seeds: Sequence[int],
+    text: TextTokenizer | None = None,
+    merge: Merge | None = None,
 ) -> Iterator[Moment]:
     """Generate the plan's targets, stopping after every step.
 
@@ -103,8 +118,9 @@ def moments(
         passes: of a trained model.
         seeds: one per sample.
         text: merges generated spans into their sequence; needed for sequence targets.
+        merge: merges what was written repeatedly; needed for targets with repeats.
     """
-    runner = _Runner(passes, seeds, text)
+    runner = _Runner(passes, seeds, text, merge)
     outcome = Outcome(canvas)
     try:
         for group in [[t] for t in plan.targets] if plan.chained else _companies(plan.targets):
@@ -136,6 +152,7 @@ class _Runner:
     passes: Passes
     seeds: Sequence[int]
     text: TextTokenizer | None
+    merge: Merge | None
 
     def targets(self, group: list[TargetPlan], canvas: Canvas) -> Iterator[Moment]:
         """Targets that share their passes; the outcomes are theirs alone."""
@@ -187,13 +204,13 @@ class _Runner:
             ]
         step, written = -1, []
         for step, written in enumerate(writing_sequences(self.passes, jobs, self.seeds)):
-            made = partial(self._merged, group, starts, written)
+            made = partial(self._placed, group, starts, written)
             yield from (Moment(target.modality, step, target.tokens - 1, False, made) for target in group)
-        made = partial(_same, self._merged(group, starts, written))
+        made = partial(_same, self._merged(self._placed(group, starts, written)))
         yield from (Moment(target.modality, step, target.tokens - 1, True, made) for target in group)
 
-    def _merged(self, group: list[TargetPlan], starts: list[Canvas], written: Written) -> Outcome:
-        """What is written, in the places that it was written for."""
+    def _placed(self, group: list[TargetPlan], starts: list[Canvas], written: Written) -> Outcome:
+        """What is written, in the places that it was written for; of repeats the first on the canvas."""
         assert self.text is not None
         outcome, runs_of_all = Outcome(starts[0]), iter(written)
         for target, start in zip(group, starts, strict=True):
@@ -202,6 +219,15 @@ class _Runner:
             outcome.canvas = outcome.canvas.with_sequences(target.stream, runs[0])
             if target.repeats > 1:
                 outcome.repeated[target.stream] = [list(repeats) for repeats in zip(*runs, strict=True)]
+        return outcome
+
+    def _merged(self, outcome: Outcome) -> Outcome:
+        """The same with the repeats merged: all that comes later sees one value, which is the one that users see."""
+        for stream, rows in outcome.repeated.items():
+            assert self.merge is not None
+            values, sequences = zip(*(self.merge(outcome.canvas.spec(stream), row) for row in rows), strict=True)
+            outcome.canvas = outcome.canvas.with_sequences(stream, sequences)
+            outcome.merged[stream] = list(values)
         return outcome
 
 

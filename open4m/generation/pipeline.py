@@ -170,7 +170,7 @@ class AnyToAny:
         Leaving the loop, or closing the iterator, ends generation after the current step.
         """
         given, plan, seeds = self._prepared(inputs, targets, seed, samples, plan, fit)
-        steps = moments(plan, given.canvas, self._passes, seeds, self.bundle.text)
+        steps = moments(plan, given.canvas, self._passes, seeds, self.bundle.text, self.codecs.merged)
         return partial_results(steps, plan, self.codecs, seeds, given, fit)
 
     # -- going on from a result -----------------------------------------------------------------------
@@ -307,7 +307,7 @@ class AnyToAny:
         return given, plan, _seeds(seed, given.canvas.batch)
 
     def _run(self, plan: Plan, given: Given, seeds: Sequence[int], fit: Fit, progress: Progress | None) -> Result:
-        outcome = run(plan, given.canvas, self._passes, seeds, self.bundle.text, progress)
+        outcome = run(plan, given.canvas, self._passes, seeds, self.bundle.text, progress, self.codecs.merged)
         return Result(plan, outcome, self.codecs, seeds, given, fit)
 
     def plan_upscale(self, plan: Plan) -> Plan:
@@ -331,7 +331,7 @@ class AnyToAny:
         plan = plan or self.plan_upscale(result.plan)
         check_request(self.codecs, plan, canvas)
         seeds = [seed + 1 for seed in result.seeds]  # as published
-        outcome = run(plan, canvas, self._passes, seeds, self.bundle.text, progress)
+        outcome = run(plan, canvas, self._passes, seeds, self.bundle.text, progress, self.codecs.merged)
         return result.with_finer(plan, outcome, self.codecs)
 
     def view(self, values: Mapping[str, Any], fit: Fit = "crop") -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Item:
         self.spec = spec
         self.modality: Modality[Any] = get_modality(spec.modality)
         self.tokens = tokens
-        """(L,) int64: ids of the stream; of a sequence that was written repeatedly those of the first repeat."""
+        """(L,) int64: ids of the stream; of a sequence that was written repeatedly those that say what is shown of the
+        merged value, as far as they fit."""
         self.repeats = repeats
         """(L_i,) int64: ids of every repeat, where there are several; their values are merged into one."""
         self.size = spec.resolution or codecs.bundle.info.image_size
@@ -63,15 +64,17 @@ class Item:
     @property
     def value(self) -> Any:
         """What the modality's card describes (numpy array, text, list of boxes, …), without the bars of a letterbox."""
-        if self._letterbox is None:
-            return self.square
-        return self._once("value", lambda: self.modality.apply(self.square, self._window(self.size)))
+        return self._once("value", lambda: self.in_picture(self.square))
 
     @property
     def square(self) -> Any:
         """As :attr:`value`, but all of the square that the model sees."""
         decode_together([self])
         return self._made["square"]
+
+    def in_picture(self, square: Any) -> Any:
+        """A value of the square, without the bars of a letterbox."""
+        return square if self._letterbox is None else self.modality.apply(square, self._window(self.size))
 
     @property
     def coded(self) -> list[Coded]:
@@ -82,7 +85,11 @@ class Item:
 
     def take_values(self, values: Sequence[Any]) -> None:
         """Keep what :attr:`coded` became."""
-        self._made["square"] = self.modality.merge(values).value if self.repeats else values[0]
+        self.hold(self.modality.merge(values).value if self.repeats else values[0])
+
+    def hold(self, square: Any) -> None:
+        """Keep the value of all of the square, which is known."""
+        self._made["square"] = square
 
     @property
     def image(self) -> Image.Image:
@@ -306,4 +313,7 @@ def _item(
         if stream in outcome.repeated
         else []
     )
-    return Item(spec, codecs, ids, probabilities, target.value_sampling(seed), background, letterbox, repeats)
+    item = Item(spec, codecs, ids, probabilities, target.value_sampling(seed), background, letterbox, repeats)
+    if stream in outcome.merged:
+        item.hold(outcome.merged[stream][row])
+    return item

@@ -177,6 +177,17 @@ class TextModality(Modality[Value]):
     def from_words(self, words: str) -> Value:
         """Words (special tokens stripped) → value. Malformed parts of a prediction are dropped, never raised on."""
 
+    def shown(self, value: Value) -> Value:
+        """What of a value counts as there: what pictures show of it, and a model reads that it is given to.
+
+        Parts that a detector, or the samples that were merged, doubt are left out; the others are certain.
+        """
+        return value
+
+    def begins_part(self, word: str) -> bool:
+        """Whether a word is the first of a part (box, person, field) of a well-formed sentence."""
+        return False
+
     def next_terms(self, terms: Sequence[str], room: int) -> Terms | None:
         """What may follow the first ``terms`` of a sentence, so that predictions are well-formed; None = anything.
 

@@ -28,7 +28,7 @@ MIN_SCORE = 0.6
 
 _SAME_IOU = 0.5
 SHOWN_SCORE = 0.3
-"""Boxes with less confidence are not drawn, described or counted; average precision counts all."""
+"""Boxes with less confidence are not drawn, described, counted or given to a model; average precision counts all."""
 
 _RED = (200, 20, 30)
 _IOU_THRESHOLDS = np.arange(0.5, 1.0, 0.05).round(2)
@@ -60,7 +60,8 @@ class Detection(TextModality[list[Box]]):
         title="Boxes",
         description=(
             "List of Box: corners relative to the picture in [0, 1], COCO class name, confidence. "
-            f"The model reads and writes boxes with a confidence of at least {MIN_SCORE}, to 1/999 of the picture."
+            f"Models learn boxes with a confidence of at least {MIN_SCORE}; those that are given are read, as they are "
+            f"drawn, from {SHOWN_SCORE} on, to 1/999 of the picture."
         ),
         metrics={"AP50": Metric("", True), "mAP": Metric("", True)},
         source="ViTDet ViT-H Cascade Mask R-CNN on COCO classes (4M-21, Sec. 3.1)",
@@ -145,8 +146,19 @@ class Detection(TextModality[list[Box]]):
         return ", ".join(f"{count} × {name}" for name, count in counts.items()) or "no boxes"
 
     # -- words --------------------------------------------------------------------------------------------------
+    def shown(self, value: list[Box]) -> list[Box]:
+        """Boxes of :data:`SHOWN_SCORE` or more, with score 1."""
+        return [replace(box, score=1.0) for box in shown_boxes(value)]
+
+    def begins_part(self, word: str) -> bool:
+        number = parse_number(word)
+        return number is not None and number[0] == 0
+
     def to_words(self, value: list[Box], rng: np.random.Generator | None = None) -> str:
-        """``v0=<xmin> v1=<ymin> v2=<xmax> v3=<ymax> <class>`` per box, sorted by xmin² + ymin², in 1/999."""
+        """``v0=<xmin> v1=<ymin> v2=<xmax> v3=<ymax> <class>`` per box, sorted by xmin² + ymin², in 1/999.
+
+        Boxes of less than :data:`MIN_SCORE` are left out, as published for the pseudo labels of training.
+        """
         certain = [box for box in value if box.score >= MIN_SCORE]
         certain.sort(key=lambda box: box.xmin**2 + box.ymin**2)
         return " ".join(_box_words(box) for box in certain)

@@ -299,6 +299,9 @@ class HumanPoses(TextModality[list[Person]]):
         require_rows(tokens, len(value), self.name)
         return [replace(p, pose_tokens=tuple(map(int, row))) for p, row in zip(value, tokens, strict=False)]
 
+    def begins_part(self, word: str) -> bool:
+        return word == "human"
+
     def to_words(self, value: list[Person], rng: np.random.Generator | None = None) -> str:
         """``none``, or 39 words per person; ``rng`` draws the order of each person's groups.
 

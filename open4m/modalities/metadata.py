@@ -133,7 +133,8 @@ class Metadata(TextModality[dict[str, float]]):
         title="Metadata",
         description=(
             "Field → number in natural units (pixels, counts, bits, 0…255, shares). Read back, a number is the "
-            "centre of its bin; picture sizes are multiples of 32. Fields may be left out."
+            "centre of its bin; picture sizes are multiples of 32. Fields may be left out. As published, models read "
+            "20 fields at most: of all 21 they do not see the last, aesthetic_score."
         ),
         metrics={"within_3_bins": Metric("", True), "exact": Metric("", True), "error": Metric("", False)},
         source="measured on captions, pictures and pseudo labels (4M-21, Sec. 3.1); formulas of the paper not stated",
@@ -196,6 +197,10 @@ class Metadata(TextModality[dict[str, float]]):
         return ", ".join(f"{field} {value[field]:.4g}" for field in _NAMES if field in value) or "no fields"
 
     # -- words --------------------------------------------------------------------------------------------------
+    def begins_part(self, word: str) -> bool:
+        number = parse_number(word)
+        return number is not None and number[0] == 1
+
     def to_words(self, value: dict[str, float], rng: np.random.Generator | None = None) -> list[str]:
         """One chunk ``v1=<field code> v0=<value code>`` per field, in the order of the codes or shuffled."""
         chunks = [

@@ -45,7 +45,7 @@ _SAME_DICE, _SAME_IOU = 0.8, 0.9
 _SCORING_SIZE, _SCORED_IOU = 112, 0.5
 
 SHOWN_SCORE = 0.15
-"""Less certain instances are not drawn: what one or two of many samples found alone is mostly wrong."""
+"""Less certain instances are neither drawn nor given to a model: few of many samples found them; most are wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +114,6 @@ def _same(a: Instance, b: Instance) -> bool:
         return False
     first, second = a.box_mask(), b.box_mask()
     return bool(2 * ((first * second).sum() + 0.01) / (first.sum() + second.sum() + 0.01) > _SAME_DICE)
-
-
-def _shown(instances: Sequence[Instance]) -> list[Instance]:
-    return [instance for instance in instances if instance.score >= SHOWN_SCORE]
 
 
 def _mean(group: list[Instance]) -> Instance:
@@ -275,7 +271,7 @@ class SamInstance(TextModality[list[Instance]]):
         """
         ground = Image.new("RGB", (size, size), GROUND) if background is None else fit_square(background, size)
         picture = np.asarray(ground, dtype=np.float32).copy()
-        ordered = sorted(_shown(value), key=lambda i: -i.area)
+        ordered = sorted(self.shown(value), key=lambda i: -i.area)
         for instance, colour in zip(ordered, distinct_colours(len(ordered)), strict=True):
             inside = instance.image_mask(size)
             picture[inside] = 0.45 * picture[inside] + 0.55 * np.array(colour)
@@ -283,11 +279,15 @@ class SamInstance(TextModality[list[Instance]]):
         return Image.fromarray(np.rint(picture).astype(np.uint8))
 
     def describe(self, value: list[Instance], predicted: bool = False) -> str:
-        shown = len(_shown(value))
+        shown = len(self.shown(value))
         doubtful = f", {len(value) - shown} doubtful" if shown < len(value) else ""
         return ("1 instance" if shown == 1 else f"{shown or 'no'} instances") + doubtful
 
     # -- words --------------------------------------------------------------------------------------------------
+    def shown(self, value: list[Instance]) -> list[Instance]:
+        """Instances of :data:`SHOWN_SCORE` or more, with score 1."""
+        return [replace(instance, score=1.0) for instance in value if instance.score >= SHOWN_SCORE]
+
     def has_tokens(self, value: list[Instance]) -> bool:
         """Whether all instances have ``mask_tokens``, as words need them."""
         return all(instance.mask_tokens is not None for instance in value)
