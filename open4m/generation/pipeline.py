@@ -229,14 +229,17 @@ class AnyToAny:
         plan: Plan | None = None,
         progress: Progress | None = None,
     ) -> Result:
-        """Draw parts of a result anew; the rest of them stays as it is, token for token.
+        """Draw parts of a result anew; the rest of them is given as it is, token for token.
+
+        Where the new parts are written repeatedly, the rest is part of every repeat that is merged.
 
         >>> model.repaint(out, {"rgb": mask, "metadata": ["brightness"], "det": [0, 2]})
 
         Args:
             result: see :meth:`edit`.
             regions: modality → where. For grids a mask over the picture of the result: (H, W) bool, True = anew, or a
-                picture or file in which that is white. For metadata names of fields, for boxes and people indices.
+                picture or file in which that is white. For metadata names of fields, for boxes and people indices in
+                the value of the result's item (of what was given: in the order of its words).
             keep: see :meth:`edit`; default: everything else.
             seed, plan, progress: see :meth:`edit`.
 
