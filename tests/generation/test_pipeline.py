@@ -227,7 +227,7 @@ def test_captions_are_continued_after_their_sentinel() -> None:
     assert out["caption"].value.startswith("two dogs")
     with pytest.raises(GenerationError, match="given completely"):
         model().generate({"caption": "two dogs", "rgb": picture()}, ["caption"])
-    with pytest.raises(GenerationError, match="401 word pieces given, .* it has gaps"):
+    with pytest.raises(GenerationError, match=r"401 word pieces given, .* it has gaps"):
         model().generate({"caption": "dog " * 400 + "[S_1]"}, ["caption"])
 
 
