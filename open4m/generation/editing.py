@@ -180,7 +180,9 @@ def _numbers(
     if item.repeats:
         shown = [number for number, one in enumerate(item.square) if modality.shown([one])]
         spelled = [tuple(codecs.text.encode(codecs.words(spec, [one]))) for one in codecs.said(spec, item.square)]
-        number_of = dict(zip(spelled, shown, strict=True))
-        numbers = [number_of.get(tuple(part)) for part in parts]
+        left: list[tuple[tuple[int, ...], int | None]] = list(zip(spelled, shown, strict=True))
+        numbers = [
+            next((left.pop(i)[1] for i, (ids, _) in enumerate(left) if ids == tuple(part)), None) for part in parts
+        ]
     inside = [number for number, one in enumerate(item.square) if item.in_picture([one])]
     return [inside.index(number) if number in inside else None for number in numbers], len(inside)

@@ -85,8 +85,13 @@ def test_boxes_that_are_moved_reach_the_model(tmp_path: Path) -> None:
     assert sequence(model().edit(out, {"det": []}, ["depth"]), "det") == [text_tokenizer().eos]
 
 
-def test_words_of_training_stay_as_published() -> None:
-    assert DET.to_words([Box(0, 0, 1, 1, "cat", 0.59)]) == ""  # type: ignore[attr-defined]
+def test_equal_boxes_are_two() -> None:
+    text = text_tokenizer()
+    twice = Tokens([*text.encode(DET.to_words([LAYOUT[0]] * 2)), SPAN])  # type: ignore[attr-defined]
+    out = model().generate({"det": twice}, plan=repeated("det", "det", tokens=8), seed=3)
+    assert [box.score for box in out["det"].value[:2]] == [1, 1]
+    opened = [model().repaint(out, {"det": [i]}, keep=[]).given.canvas.sequence("det", 0) for i in (0, 1)]
+    assert opened[0].count(SPAN) == opened[1].count(SPAN) == 1 and opened[0] != opened[1]
 
 
 @pytest.mark.parametrize("fit", ["crop", "letterbox"])
