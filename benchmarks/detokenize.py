@@ -66,15 +66,15 @@ class Mixture:
         return float((self.sample(solver, steps) - exact).square().mean().sqrt())
 
 
-def choose() -> Choice:
-    """The fewest steps at equal error."""
+def choose(steps: int | None = None) -> Choice:
+    """The fewest steps at equal error; or ``steps``, as ``recipes.solver_report`` finds them for a trained decoder."""
     values = published_configuration(PUBLISHED)
     levels = signal_levels(values["beta_schedule"], values["num_train_timesteps"], values["zero_terminal_snr"])
     mixture = Mixture(Diffusion(levels, values["prediction_type"], clip=False))
     allowed = mixture.error("ddim", PLAIN.steps)
-    errors = ((steps, mixture.error("dpm++", steps)) for steps in CANDIDATES)
-    steps, error = next(pair for pair in errors if pair[1] <= allowed)
-    return Choice(Sampling(steps, solver="dpm++"), allowed, error)
+    errors = ((count, mixture.error("dpm++", count)) for count in ([steps] if steps else CANDIDATES))
+    count, error = next(pair for pair in errors if steps or pair[1] <= allowed)
+    return Choice(Sampling(count, solver="dpm++"), allowed, error)
 
 
 def decoder(size: str, dtype: torch.dtype) -> Tokenizer:

@@ -64,6 +64,7 @@ class Settings:
     dtype: str
     sampled: bool
     compile: bool = False
+    decoder_steps: int | None = None
 
     def about(self, side: str) -> str:
         """The side and how its weights are held, for people."""
@@ -193,7 +194,7 @@ class Decoder(Worker):
         self.tokenizer = detokenize.decoder(settings.size, self.dtype)
         self.sampling, self.notes = detokenize.PLAIN, f"DDIM, {detokenize.PLAIN.steps} steps"
         if side == "open4m":
-            choice = detokenize.choose()
+            choice = detokenize.choose(settings.decoder_steps)
             self.sampling = choice.sampling
             self.notes = (
                 f"DPM-Solver++, {choice.sampling.steps} steps; error where the best denoiser is known "
@@ -335,6 +336,7 @@ def main(
     repeats: int = 3,
     words: int = WORDS,
     sampled: bool = False,
+    decoder_steps: int | None = None,
     json: Path | None = None,
 ) -> None:
     """Print the table row by row, and write the results.
@@ -348,12 +350,13 @@ def main(
         repeats: timed runs of each side.
         words: sequences end after so many.
         sampled: draw at the published temperatures; tokens are the same then, too, but for rare roundings.
+        decoder_steps: of ours in detokenize; default: the fewest at equal error where the best denoiser is known.
         json: where the results are written after every task.
     """
     unknown = sorted(set(tasks) - set(NAMES))
     if unknown:
         raise SystemExit(f"unknown tasks {', '.join(unknown)}; known are {', '.join(NAMES)}")
-    settings, rows = Settings(size, dtype, sampled, compile), []
+    settings, rows = Settings(size, dtype, sampled, compile, decoder_steps), []
     about = asdict(settings) | {"full": full, "words": words, "repeats": repeats}
     about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     print(head(settings), flush=True)
