@@ -305,6 +305,7 @@ def measure(
     ask: Callable[[str, Request], Answer], name: str, words: int | None, repeats: int, earlier: Row | None
 ) -> Row:
     """One task on both sides, which take turns. The plain side need not do again what it did for an ``earlier`` one."""
+    ask("open4m", Request(name, WARM_UP_WORDS))  # what is kept for good is made here, and not counted
     row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
     timed = SIDES if earlier is None else SIDES[1:]
     if earlier is not None:
