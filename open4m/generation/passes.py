@@ -17,7 +17,7 @@ Weights = float | Mapping[str, float]
 _REMEMBERED = 4
 """Encoded canvases that are kept: the views of a step, and those that later targets see again."""
 
-_DECODED_AT_ONCE = {"cpu": 2048}
+_DECODED_AT_ONCE = {"cpu": 1024}
 """Decoder positions of one pass: on a CPU enough to keep it busy, and few enough for small activations."""
 _DECODED_ELSEWHERE = 16_384
 
