@@ -72,8 +72,8 @@ def choose(steps: int | None = None) -> Choice:
     levels = signal_levels(values["beta_schedule"], values["num_train_timesteps"], values["zero_terminal_snr"])
     mixture = Mixture(Diffusion(levels, values["prediction_type"], clip=False))
     allowed = mixture.error("ddim", PLAIN.steps)
-    errors = ((count, mixture.error("dpm++", count)) for count in ([steps] if steps else CANDIDATES))
-    count, error = next(pair for pair in errors if steps or pair[1] <= allowed)
+    errors = ((count, mixture.error("dpm++", count)) for count in (CANDIDATES if steps is None else [steps]))
+    count, error = next(pair for pair in errors if steps is not None or pair[1] <= allowed)
     return Choice(Sampling(count, solver="dpm++"), allowed, error)
 
 

@@ -305,13 +305,12 @@ def measure(
     ask: Callable[[str, Request], Answer], name: str, words: int | None, repeats: int, earlier: Row | None
 ) -> Row:
     """One task on both sides, which take turns. The plain side need not do again what it did for an ``earlier`` one."""
-    ask("open4m", Request(name, WARM_UP_WORDS))  # what is kept for good is made here, and not counted
-    row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
     timed = SIDES if earlier is None else SIDES[1:]
+    for side in timed:
+        ask(side, Request(name, WARM_UP_WORDS))  # what is kept for good is made here, and not counted
+    row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
     if earlier is not None:
         row.runs["plain"] = earlier.runs["plain"]
-    for side in timed:
-        ask(side, Request(name, WARM_UP_WORDS))
     for _ in range(repeats):
         for side in timed:
             row.runs[side].append(ask(side, Request(name, words)))
