@@ -19,6 +19,7 @@ def render(
     workers: int | None = None,
     shard_size: int = 500,
     assets: Path | None = None,
+    graded: float = 0.0,
 ) -> None:
     """Render scenes with every label, in the published on-disk layout OUT/SPLIT/<modality>/shard-00000.tar.
 
@@ -34,9 +35,19 @@ def render(
         workers: processes; by default one per core.
         shard_size: views per tar file.
         assets: a folder of OBJ/GLB models with classes.json, added to the object library.
+        graded: share of the views that are developed darker, brighter, paler, more vivid or in another tint, so that
+            a model can learn to follow brightness, saturation and palettes.
     """
     from open4m.scenes import render_dataset
 
     render_dataset(
-        out, count=count, seed=seed, size=size, workers=workers, split=split, shard_size=shard_size, assets=assets
+        out,
+        count=count,
+        seed=seed,
+        size=size,
+        workers=workers,
+        split=split,
+        shard_size=shard_size,
+        assets=assets,
+        graded=graded,
     )

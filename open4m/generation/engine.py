@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 from torch import Tensor
@@ -134,17 +133,12 @@ def moments(
 
 
 def _companies(targets: Iterable[TargetPlan]) -> list[list[TargetPlan]]:
-    """Independent targets that are generated together."""
-
-    def company(numbered: tuple[int, TargetPlan]) -> str:
-        number, target = numbered
-        if not target.is_sequence and target.steps > 1:
-            return f"alone {number:6}"
-        return f"{target.is_sequence} {target.guide}"
-
-    ordered = sorted(enumerate(targets), key=company)
-    groups = [list(group) for _, group in groupby(ordered, key=company)]
-    return [[target for _, target in group] for group in sorted(groups, key=lambda group: group[0][0])]
+    """Independent targets that are generated together: those that share their passes. Grids in steps are alone."""
+    groups: dict[Hashable, list[TargetPlan]] = {}
+    for number, target in enumerate(targets):
+        alone = not target.is_sequence and target.steps > 1
+        groups.setdefault(number if alone else (target.is_sequence, target.guide), []).append(target)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)

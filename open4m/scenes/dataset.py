@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from open4m.data.shards import ShardWriter, finished_shards, shard_keys
@@ -22,6 +23,7 @@ from open4m.modalities.caption import Caption
 from open4m.modalities.color_palette import ColorPalette
 from open4m.modalities.registry import get_modality
 from open4m.scenes.assets import load_assets
+from open4m.scenes.grading import Grade, draw_grade
 from open4m.scenes.render import render_view
 from open4m.scenes.worlds import VIEWS_PER_SCENE, WORLD_VERSION, sample_scene
 
@@ -33,6 +35,8 @@ FOLDERS = (
 
 _RECORD = "scenes.json"
 _POLL_SECONDS = 0.2
+_GRADES = zlib.crc32(b"grades")
+"""Of the seeds of grades: they leave the scenes as they are."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,16 @@ class _Job:
     size: int
     shard_size: int
     assets: str | None
+    graded: float
 
     def views(self, shard: int) -> range:
         """Indices of the views in a shard."""
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.count))
+
+    def grade(self, view: int) -> Grade | None:
+        """How the picture of a view is developed: None = as rendered."""
+        rng = np.random.default_rng((self.seed, zlib.crc32(self.split.encode()), view, _GRADES))
+        return draw_grade(rng) if rng.random() < self.graded else None
 
 
 def render_dataset(
@@ -61,6 +71,7 @@ def render_dataset(
     split: str = "train",
     shard_size: int = 500,
     assets: str | Path | None = None,
+    graded: float = 0.0,
 ) -> None:
     """Render ``count`` views with all labels to ``OUT/<split>/<modality>/shard-00000.tar``.
 
@@ -71,13 +82,16 @@ def render_dataset(
         size: side of the square pictures in pixels.
         workers: processes, by default one per core; 1 renders in this process.
         assets: folder of models, see :func:`open4m.scenes.assets.load_assets`.
+        graded: share of the views that are developed darker, brighter, paler, …, see :mod:`open4m.scenes.grading`.
 
     Raises:
         DataError: the folder holds views of another seed, size or world; or the arguments make no sense.
     """
     if count < 1 or size < 16 or shard_size < 1:
         raise DataError(f"Expected count >= 1, size >= 16 and shard_size >= 1, got {count}, {size}, {shard_size}.")
-    job = _Job(str(out), split, count, seed, size, shard_size, None if assets is None else str(assets))
+    if not 0 <= graded <= 1:
+        raise DataError(f"Expected a share of graded views, 0…1, got {graded}.")
+    job = _Job(str(out), split, count, seed, size, shard_size, None if assets is None else str(assets), graded)
     _check_record(job)
     finished = finished_shards(out, split, FOLDERS)
     shards = [s for s in range(-(-count // shard_size)) if s not in finished or not _is_complete(job, s)]
@@ -103,6 +117,7 @@ def _check_record(job: _Job) -> None:
     del record["root"]
     if path.is_file():
         found = read_json(path)
+        found.setdefault("graded", 0.0)
         odd = sorted(k for k in record if k != "count" and found.get(k) != record[k])
         if odd:
             told = ", ".join(f"{k} = {found.get(k)!r} instead of {record[k]!r}" for k in odd)
@@ -186,7 +201,7 @@ def _render_shard(job: _Job, shard: int, report: Callable[[], None] | Queue[None
             if scene is None or index // VIEWS_PER_SCENE != scene_number:
                 scene_number = index // VIEWS_PER_SCENE
                 scene = sample_scene((job.seed, split_number, scene_number), extra)
-            values = render_view(scene, index % VIEWS_PER_SCENE, job.size)
+            values = render_view(scene, index % VIEWS_PER_SCENE, job.size, job.grade(index))
             writer.write(f"{index:08d}", {name: _file(name, values[name]) for name in FOLDERS})
             tick()
 

@@ -12,6 +12,7 @@ from open4m.labeling.palette import extract_palettes
 from open4m.modalities.coco import panoptic_value
 from open4m.scenes.captions import describe
 from open4m.scenes.geometry import Hits
+from open4m.scenes.grading import Grade, develop
 from open4m.scenes.labels import boxes_of, instances_of, people_of, visible_things
 from open4m.scenes.scene import FAR_METRES, Camera, Scene
 from open4m.scenes.shading import film, shade
@@ -23,12 +24,13 @@ _EDGE_COSINE = 0.93
 _EDGE_CONTRAST = 14
 
 
-def render_view(scene: Scene, view_index: int, size: int = 112) -> dict[str, Any]:
+def render_view(scene: Scene, view_index: int, size: int = 112, grade: Grade | None = None) -> dict[str, Any]:
     """Everything about one view, pixel-aligned and exact.
 
     Args:
         view_index: which of ``scene.cameras``.
         size: side of the square picture in pixels.
+        grade: how the picture is developed, if not as it is lit. Captions still tell the colours of things.
 
     Returns:
         One value per modality (see docs/architecture.md), where ``caption`` is a list of sentences and
@@ -39,6 +41,8 @@ def render_view(scene: Scene, view_index: int, size: int = 112) -> dict[str, Any
     camera = scene.cameras[view_index]
     hits, directions, axial = _primary(scene, camera, size)
     rgb = _picture(scene, camera, hits, directions, size)
+    if grade is not None:
+        rgb = develop(rgb, grade)
     thing = hits.thing.reshape(size, size)
     is_sky = thing < 0
     depth = np.minimum(hits.distance * axial, FAR_METRES).reshape(size, size)

@@ -8,6 +8,9 @@ from open4m.scenes.geometry import Geometry, Hits
 from open4m.scenes.materials import Pattern, pattern_weight, value_noise
 from open4m.scenes.scene import Light
 
+GAMMA = 2.2
+"""Power between the displayed and the exposed picture."""
+
 _LIFT = 2e-3
 """Metres that shadow rays start above the surface."""
 
@@ -33,9 +36,9 @@ def shade(
 
 
 def film(linear: np.ndarray, exposure: float) -> np.ndarray:
-    """Linear RGB → uint8: exponential shoulder, then power 1/2.2."""
+    """Linear RGB → uint8: exponential shoulder, then power 1/:data:`GAMMA`."""
     exposed = 1.0 - np.exp(-1.7 * exposure * linear)
-    return np.round(255 * exposed ** (1 / 2.2)).astype(np.uint8)
+    return np.round(255 * exposed ** (1 / GAMMA)).astype(np.uint8)
 
 
 def sky(light: Light, directions: np.ndarray) -> np.ndarray:

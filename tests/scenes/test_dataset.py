@@ -87,6 +87,25 @@ def test_a_larger_count_adds_views_and_other_settings_are_refused(
         render_dataset(tmp_path / "none", 0)
 
 
+def test_a_share_of_the_views_is_graded_and_only_what_depends_on_colours_changes(tmp_path: Path) -> None:
+    for share in (0.0, 0.5, 1.0):
+        render_dataset(tmp_path / str(share), 6, size=32, workers=1, shard_size=6, graded=share)
+    plain, half, all_graded = (ShardDataset(tmp_path / str(share), "train", FOLDERS) for share in (0.0, 0.5, 1.0))
+    changed = [plain[i].files["rgb"] != half[i].files["rgb"] for i in range(6)]
+    assert any(changed) and not all(changed)
+    for i in range(6):
+        assert plain[i].files["rgb"] != all_graded[i].files["rgb"]
+        assert half[i].files == (all_graded if changed[i] else plain)[i].files
+        for name in ("depth", "normal", "semseg", "sam_edge", "caption", "det", "human_poses", "sam_instance"):
+            assert plain[i].files[name] == all_graded[i].files[name]
+        before, after = (json.loads(s[i].files["metadata"][1]) for s in (plain, all_graded))
+        assert before["brightness"] != after["brightness"] and before["n_humans"] == after["n_humans"]
+    with pytest.raises(DataError, match=r"graded = 0\.0 instead of 0\.5"):
+        render_dataset(tmp_path / "0.0", 6, size=32, workers=1, shard_size=6, graded=0.5)
+    with pytest.raises(DataError, match="share of graded views"):
+        render_dataset(tmp_path / "2", 6, graded=2.0)
+
+
 def test_splits_share_no_views(tmp_path: Path) -> None:
     for split in ("train", "val"):
         render_dataset(tmp_path, 1, size=32, workers=1, split=split)
