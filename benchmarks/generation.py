@@ -97,6 +97,10 @@ class Answer:
     floor: float = 0.0
     notes: str = ""
 
+    def work(self) -> str:
+        """What was counted, for people."""
+        return f"{self.operations / 1e9:.4g} GFLOP, {self.bytes / 1e9:.3g} GB: {self.floor:.3g} s"
+
 
 # -- one side ---------------------------------------------------------------------------------------------------------
 def serve(side: str, settings: Settings, decoder: bool, connection: Connection) -> None:
@@ -244,11 +248,11 @@ def both_sides(settings: Settings, decoder: bool) -> Iterator[Callable[[str, Req
 
 @dataclass
 class Row:
-    """Results of a task: all runs of both sides, and the counted one of ours."""
+    """Results of a task: all runs of both sides, and a counted one of each."""
 
     task: str
     runs: dict[str, list[Answer]]
-    counted: Answer
+    counted: dict[str, Answer]
 
     def seconds(self, side: str) -> float:
         """Median."""
@@ -277,16 +281,15 @@ class Row:
     def line(self) -> str:
         """A row of the table."""
         seconds, peaks = ([f(side) for side in SIDES] for f in (self.seconds, self.peak))
-        done, work = (
-            self.counted,
-            TASKS[self.task].work if self.task in TASKS else [a[0].notes for a in self.runs.values()],
-        )
+        floors = [self.counted[side].floor for side in SIDES]
+        work = TASKS[self.task].work if self.task in TASKS else [a[0].notes for a in self.runs.values()]
         words = " / ".join(str(self.runs[side][0].words) for side in SIDES)
         cells = [
             *(self.task, f"{seconds[0]:.3g} s", f"{seconds[1]:.3g} s", f"{seconds[0] / seconds[1]:.1f} ×"),
             *(f"{peaks[0]:.2f} GB", f"{peaks[1]:.2f} GB", words, self.agreement()),
-            f"{done.operations / 1e9:.4g} GFLOP, {done.bytes / 1e9:.3g} GB: {done.floor:.3g} s",
-            f"{done.floor / seconds[1]:.0%}",
+            *(self.counted[side].work() for side in SIDES),
+            f"{floors[0] / floors[1]:.1f} ×",
+            f"{floors[1] / seconds[1]:.0%}",
             *work,
         ]
         return f"| {' | '.join(cells)} |"
@@ -296,7 +299,8 @@ def head(settings: Settings) -> str:
     """The first lines of the table."""
     names = (
         *("task", *map(settings.about, SIDES), "ratio", "peak plain", "peak open4m", "words plain / open4m"),
-        *("same tokens", "floor of open4m", "reached", "plain computes", "open4m computes"),
+        *("same tokens", "floor of plain", "floor of open4m", "ratio of floors", "floor reached"),
+        *("plain computes", "open4m computes"),
     )
     return f"| {' | '.join(names)} |\n|{'---|' * len(names)}"
 
@@ -308,9 +312,9 @@ def measure(
     timed = SIDES if earlier is None else SIDES[1:]
     for side in timed:
         ask(side, Request(name, WARM_UP_WORDS))  # what is kept for good is made here, and not counted
-    row = Row(name, {side: [] for side in SIDES}, ask("open4m", Request(name, words, count=True)))
+    row = Row(name, {side: [] for side in SIDES}, {side: ask(side, Request(name, words, count=True)) for side in timed})
     if earlier is not None:
-        row.runs["plain"] = earlier.runs["plain"]
+        row.runs["plain"], row.counted["plain"] = earlier.runs["plain"], earlier.counted["plain"]
     for _ in range(repeats):
         for side in timed:
             row.runs[side].append(ask(side, Request(name, words)))
