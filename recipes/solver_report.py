@@ -87,7 +87,7 @@ def main(report: SolverReport) -> None:
     rows = [_score(data.modality, values, model, ids, way, exact) for way in track(ways, "decoding")]
     head = ("solver", "steps", *rows[0].scores, "distance to 250 steps", "seconds a value")
     cells = [(str(row.sampling.solver), str(row.sampling.steps), *map(number, row.numbers())) for row in rows]
-    Console().print(markdown_table(head, cells), highlight=False)
+    Console(soft_wrap=True).print(markdown_table(head, cells), highlight=False)
     allowed = _score(data.modality, values, model, ids, REFERENCE, exact)
     good = [row for row in rows if row.sampling.solver == "dpm++" and _as_good(data.modality, row, allowed)]
     fewest = min((row.sampling.steps for row in good), default="none")

@@ -26,6 +26,8 @@ from open4m.training.run import train_tokenizer
 from open4m.training.tokenize import tokenize_dataset
 from open4m.training.tokenizer_task import TokenizerData, TokenizerTask, through_tokens
 from open4m.training.trainer import TrainSettings
+from recipes import solver_report
+from recipes.solver_report import SolverReport
 from recipes.tokenizer_report import TokenizerReport, main
 from recipes.tokenizers import TOKENIZER_OF
 from tests.training.conftest import SIZE, dense, small, vectors
@@ -170,3 +172,18 @@ def test_tokenizers_are_shown_side_by_side(data: Path, tokenizers: Path, tmp_pat
     assert page.count("data:image/png") == 6 and "UNet/B_1-Wi_32-L_2" in page
     with pytest.raises(DataError, match="different modalities"):
         main(TokenizerReport(data, tokenizers, names=("depth", "rgb")))
+
+
+def test_few_steps_are_compared_with_many(
+    data: Path, tokenizers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tokenizers / "depth", tmp_path / "depth")
+    train_tokenizer(diffusion(), data, tmp_path, steps=2, show_progress=False)
+    solver_report.main(SolverReport(data, tmp_path / "depth-diffusion", count=2, ddim=(2, 250), dpm=(20,)))
+    told = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line.startswith("|")]
+    names, (few, exact, other) = rows[0], rows[2:]
+    assert names[:3] == ["solver", "steps", "abs_rel"] and names[-2:] == ["distance to 250 steps", "seconds a value"]
+    assert [row[:2] for row in (few, exact, other)] == [["ddim", "2"], ["ddim", "250"], ["dpm++", "20"]]
+    assert float(exact[-2]) == 0 < float(other[-2]) < float(few[-2])
+    assert "fewest steps of dpm++ as good as 50 of ddim:" in told
