@@ -111,8 +111,9 @@ def scenes(image_size: int = 112) -> Mixture:
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
     picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
     learnt whole, to its end; boxes and instances, which take most samples to learn. Geometry and classes are predicted
-    more often than RGB tokens, whose loss hardly falls in a short training. A few batches show next to nothing, which
-    is what guidance contrasts with.
+    more often than RGB tokens, whose loss hardly falls in a short training. Nearly half of the batches show nothing but
+    a few controls (fields of metadata, or a palette, boxes, a caption) and ask for the picture: it is slow to learn to
+    follow them, fields of metadata above all. A few batches show next to nothing, with which guidance contrasts.
     """
     rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"
     depth, normal, semseg = geometry = _tokens(("depth", "normal", "semseg"), image_size)
@@ -130,6 +131,8 @@ def scenes(image_size: int = 112) -> Mixture:
     few = {**_same(everything, 0.05), "caption": 5.0, tok_rgb: 0.5}
     layout = {depth: 5.0, normal: 0.25, semseg: 0.5, tok_rgb: 1.0, "color_palette": 1.0, "caption": 0.5}
     picture = {rgb: 10.0, **_same(_WORDS, 0.05)}  # now and then the first sentinel of a sequence, as when generating
+    controls = {"metadata": 0.6, "color_palette": 0.4, "caption": 0.4, "det": 0.25}
+    mostly, given = {**little, tok_rgb: 1.0}, {**whole, "det": Keep.ALL, "metadata": Keep.PREFIX}
     seen, predicted = (196, 202), (128, 128)
     components = (
         Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.20),
@@ -141,6 +144,8 @@ def scenes(image_size: int = 112) -> Mixture:
         Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
         Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
         Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
+        Component("controls to picture", controls, mostly, given, (4, 56), (160, 160), weight=0.3),
+        Component("metadata to picture", {"metadata": 1.0}, mostly, given, (3, 13), (160, 160), weight=0.5),
         Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.03),
         Component("hardly anything to all", _same(everything, 0.3), targets, whole, (0, 8), predicted, weight=0.01),
     )

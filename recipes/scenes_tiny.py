@@ -38,10 +38,10 @@ MODALITIES = (
 """In the order of the streams; ``rgb`` has two (pixels in, tokens in and out)."""
 
 LOSS_WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"depth": 2.0, "normal": 2.0, "semseg": 2.0, "rgb": 0.5, "det": 4.0, "sam_instance": 2.0, "human_poses": 2.0}
+    {"depth": 2.0, "normal": 2.0, "semseg": 2.0, "det": 4.0, "sam_instance": 2.0, "human_poses": 2.0}
 )
-"""Weights of the modalities' losses (1 where not named): dense ones up, and what must be located and has few tokens;
-RGB tokens hardly learn in a short run."""
+"""Weights of the modalities' losses (1 where not named): geometry and classes up, and what must be located and has few
+tokens."""
 
 GENERATION: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {

@@ -109,12 +109,16 @@ def to_units(sequence: list[int] | Units, text: TextTokenizer, max_tokens: int) 
 def draw_kept(sizes: np.ndarray, budget: int, keep: Keep, rng: np.random.Generator) -> np.ndarray:
     """Which units stay visible, (U,) bool, such that they and one sentinel per gap fit into ``budget`` ids.
 
-    Each unit is kept with the probability that ``keep`` stands for, lowered by a tenth until the result fits.
-    ``sizes`` (U,) are the units' numbers of ids. Without any budget nothing is kept.
+    Each unit is kept with the probability that ``keep`` stands for, lowered by a tenth until the result fits; a prefix
+    has any length that fits, at least one unit. ``sizes`` (U,) are the units' numbers of ids. Without any budget
+    nothing is kept.
     """
     if budget == 0:
         return np.zeros(len(sizes), dtype=bool)
     match keep:
+        case Keep.PREFIX:
+            fitting = int(np.count_nonzero(np.cumsum(sizes) + 1 <= budget))  # 1: the sentinel behind it
+            return np.arange(len(sizes)) < (rng.integers(1, fitting, endpoint=True) if fitting else 0)
         case Keep.RANDOM:
             probability = float(rng.random())
         case Keep.ALL:

@@ -22,6 +22,7 @@ class Keep(StrEnum):
     RANDOM = "random"  # a share drawn uniformly from [0, 1]
     ALL = "all"  # everything
     BINARY = "binary"  # everything or nothing, equally likely
+    PREFIX = "prefix"  # its beginning, of random length, as when some fields of metadata are given (not published)
 
 
 @dataclass(frozen=True)

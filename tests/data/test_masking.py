@@ -324,3 +324,8 @@ def test_kept_share_follows_the_keep_mode() -> None:
     assert (shares[Keep.ALL] == 1).all()
     assert set(shares[Keep.BINARY]) == {0.0, 1.0}
     assert abs(shares[Keep.BINARY].mean() - 0.5) < 4 * 0.5 / count**0.5
+    lengths, beginnings = np.unique(shares[Keep.PREFIX] * 400, return_counts=True)
+    assert lengths.min() >= 1 and abs(lengths.mean() - 200.5) < 5 and beginnings.max() < 20
+    kept = draw_kept(np.full(400, 2), 101, Keep.PREFIX, rng)
+    assert 1 <= kept.sum() <= 50 and kept[: kept.sum()].all()
+    assert not draw_kept(sizes, 1, Keep.PREFIX, rng).any()
