@@ -84,13 +84,14 @@ _TINY = PretrainRecipe(
     max_tokens={"metadata": 48},  # all 21 fields; the published 40 cut some off
     generation=GENERATION,
 )
-_LOCATING = ("rgb to boxes", "rgb to instances")
+_LEFT_OUT = ("rgb to boxes", "rgb to instances", "controls to picture", "metadata to picture")
+"""What a short run has no time, or no streams, for."""
 _SPEEDRUN = replace(
     _TINY,
     name="scenes-speedrun",
     description="The short version: RGB, depth, normals, classes and captions of the embedded scenes at 112 px.",
     modalities=("rgb", "depth", "normal", "semseg", "caption"),
-    mixture=replace(_TINY.mixture, components=tuple(c for c in _TINY.mixture.components if c.name not in _LOCATING)),
+    mixture=replace(_TINY.mixture, components=tuple(c for c in _TINY.mixture.components if c.name not in _LEFT_OUT)),
     loss_weights={"depth": 2.0, "normal": 2.0, "semseg": 2.0, "rgb": 0.5},
     encoder_depth=4,
     decoder_depth=4,

@@ -33,7 +33,7 @@ class Grade:
 
 
 def draw_grade(rng: np.random.Generator) -> Grade:
-    """Between a third and two and a half times the exposure, any saturation, and mostly a mild tint."""
+    """From 0.29 to 2.5 times the exposure, from nearly grey to nearly twice as vivid, and mostly a mild tint."""
     stops, vividness = rng.uniform(*_STOPS), rng.uniform(*_VIVIDNESS)
     red, green, blue = np.exp2(stops + rng.normal(0.0, _TINT, 3) / math.log(2)).tolist()
     return Grade((red, green, blue), float(vividness))

@@ -102,6 +102,10 @@ def test_a_share_of_the_views_is_graded_and_only_what_depends_on_colours_changes
         assert before["brightness"] != after["brightness"] and before["n_humans"] == after["n_humans"]
     with pytest.raises(DataError, match=r"graded = 0\.0 instead of 0\.5"):
         render_dataset(tmp_path / "0.0", 6, size=32, workers=1, shard_size=6, graded=0.5)
+    record = tmp_path / "0.0" / "train" / "scenes.json"
+    older = {key: value for key, value in json.loads(record.read_text()).items() if key != "graded"}
+    record.write_text(json.dumps(older))  # as written before there were graded views: nothing is graded
+    render_dataset(tmp_path / "0.0", 6, size=32, workers=1, shard_size=6)
     with pytest.raises(DataError, match="share of graded views"):
         render_dataset(tmp_path / "2", 6, graded=2.0)
 
