@@ -6,15 +6,16 @@ python -m recipes.steering_report
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from PIL import Image
 from rich.console import Console
 
-from open4m.app.steering import FOLLOWS, MERGING, PATHS, UNCERTAINTY, draw_ensembles, draw_strip
+from open4m.app.steering import FOLLOWS, MERGING, PATHS, READING, UNCERTAINTY, draw_ensembles, draw_strip
 from open4m.evaluation import evaluation_samples
 from open4m.evaluation.heldout import SHARD_SIZE, VIEWS
 from open4m.evaluation.tables import markdown_table
@@ -23,8 +24,8 @@ from open4m.generation.pipeline import load
 from open4m.steering.controls import parse_control
 from open4m.steering.ensembles import ensemble_study
 from open4m.steering.paths import path_study
-from open4m.steering.sweep import sweep
-from open4m.steering.tables import Rows, ensemble_table, path_table, sweep_table, uncertainty_table
+from open4m.steering.sweep import reading, sweep
+from open4m.steering.tables import Rows, ensemble_table, path_table, reading_table, sweep_table, uncertainty_table
 
 FIELDS = (
     *("brightness", "contrast", "saturation", "colorfulness", "entropy", "aesthetic_score", "walkability"),
@@ -69,30 +70,40 @@ def main(settings: Settings) -> None:
         if done == total:
             told.print(f"{what}: {done}")
 
-    sweeps = []
+    options = {"batch_size": settings.batch_size, "progress": tell}
+    sweeps, readings = [], {}
     for text in settings.controls:
         control, asked = parse_control(text)
-        name = "rgb" if control.output == "caption" else "caption"
-        contexts = [{name: scene[name]} for scene in firsts[: settings.contexts]]
         values = asked or control.usual(firsts)
-        sweeps.append(sweep(model, control, values, contexts, batch_size=settings.batch_size, progress=tell))
-        if control.name in DRAWN:
-            strip = draw_strip(sweeps[-1], rows=2, size=_CELL)
-            _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
+        for contexts in _contexts(control.output, firsts[: settings.contexts]):
+            sweeps.append(sweep(model, control, values, contexts, **options))
+            if control.name in DRAWN and contexts[0]:
+                strip = draw_strip(sweeps[-1], rows=2, size=_CELL)
+                _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
+        if control.reads:
+            found = reading(model, control, samples, **options)
+            readings |= {(control.name, measure): value for measure, value in zip(control.measures, found, strict=True)}
 
     views = samples[:: math.ceil(len(samples) / settings.scenes)]
-    options = {"batch_size": settings.batch_size, "progress": tell}
     study = ensemble_study(model, views, TARGETS, count=settings.samples, **options)
     shown = [study.items[target][row] for target, row in (("normal", 0), ("depth", 0), ("semseg", 1))]
     _save(draw_ensembles(shown, _CELL), settings.out / "steering-ensemble.png")
     paths = path_study(model, views, **options)
     tables = {
         f"## Sweeps\n\n{settings.contexts} contexts. {FOLLOWS}": sweep_table(sweeps),
+        f"## Reading\n\n{len(samples)} held-out views. {READING}": reading_table(readings),
         f"## Ensembles\n\n{len(views)} held-out views. {MERGING}": ensemble_table(study),
         f"## Uncertainty\n\n{UNCERTAINTY}": uncertainty_table(study),
         f"## Other paths\n\n{PATHS}": path_table(paths),
     }
     _write(settings, tables)
+
+
+def _contexts(output: str, scenes: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    """What is given with a control: for captions the pictures; for pictures the captions, and nothing at all."""
+    if output == "caption":
+        return [[{"rgb": scene["rgb"]} for scene in scenes]]
+    return [[{"caption": scene["caption"]} for scene in scenes], [{} for _ in scenes]]
 
 
 def _write(settings: Settings, tables: dict[str, Rows]) -> None:

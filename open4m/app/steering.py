@@ -35,6 +35,10 @@ FOLLOWS = (
     "Rank correlation of the asked numbers with those measured on what was generated: the mean over the contexts, and "
     "over all at once (pooled). Chance: of so high a mean if nothing followed. A measure follows if that is below 0.05."
 )
+READING = (
+    "Measures for which the model must first read something from the picture, on real pictures: rank correlation of "
+    "measured and true. Generated pictures can hardly be found to follow better than this."
+)
 MERGING = (
     "best guess: the default, in one step, decoded from the mean of what the model expects. one sample: drawn from "
     "what the model expects. merged: so many samples of the same input."

@@ -24,6 +24,7 @@ def sweep(
     *,
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     contexts: int = 4,
+    alone: bool = False,
     guidance: float | None = None,
     out: Path = Path("out/sweep"),
     model: str = "scenes-tiny",
@@ -45,6 +46,7 @@ def sweep(
         given: what else the model sees.
         contexts: seeds of what is given; with nothing given, so many held-out scenes are looked at, and their captions
             are given (for metadata.caption_…: their pictures).
+        alone: give nothing but the control.
         guidance: weight on the control alone, as --guidance metadata=NUMBER of open4m generate: above 1 exaggerates it.
         out: where strips, sweep.json, sweep.md and index.html go.
         model: name or folder of the model.
@@ -63,13 +65,15 @@ def sweep(
         raise GenerationError(f"--contexts is {contexts}; expected at least 1.")
     wanted = [parse_control(text) for text in controls]
     values = inputs_of(given)
+    if values and alone:
+        raise GenerationError(f"--alone, yet {', '.join(values)} given. Leave out one of them.")
     loaded = loading.load(model)
     scenes = _scenes(loaded)
     with Bars(quiet=False) as bars:
         made = [
             run(
                 loaded, control, asked or control.usual(scenes),
-                [loaded.view(values)] * contexts if values else _contexts(scenes, control.output, contexts),
+                [loaded.view(values)] * contexts if values or alone else _contexts(scenes, control.output, contexts),
                 guidance=guidance, seed=seed, batch_size=batch_size, progress=bars.tell,
             )
             for control, asked in wanted

@@ -30,6 +30,7 @@ _OF_CAPTIONS = ("caption_n_chars", "caption_n_words", "caption_n_sentences")
 _HUES = ("#b03030", "#b0a030", "#309040", "#3080b0", "#5040a0")
 _COUNTS = (0, 1, 2, 3, 4)
 _STEPS = 5
+_BOX_WIDTH, _BOX_TOP, _BOX_BOTTOM = 0.2, 0.28, 0.7  # about the median of people in the embedded scenes
 
 
 class Control(ABC):
@@ -74,6 +75,10 @@ class Control(ABC):
     @abstractmethod
     def measure(self, made: Mapping[str, Any]) -> tuple[float, ...]:
         """The measures of generated values: ``output`` and ``reads``."""
+
+    def truth(self, sample: Mapping[str, Any]) -> tuple[float, ...]:
+        """What :meth:`measure` would give for a labelled sample if the model read it without a fault; NaN: unknown."""
+        return self.measure({name: sample[name] for name in (self.output, *self.reads)})
 
 
 class FieldControl(Control):
@@ -123,6 +128,9 @@ class FieldControl(Control):
         found = measure_metadata(made["rgb"], semseg=made.get("semseg"), normal=made.get("normal"), boxes=boxes)
         return (float(found.get(self.field, np.nan)),)
 
+    def truth(self, sample: Mapping[str, Any]) -> tuple[float, ...]:
+        return (float(sample["metadata"].get(self.field, np.nan)),)
+
 
 class ColourControl(Control):
     """One colour of the palette, the first; the others are those given. Measured: the mean colour, in CIE Lab."""
@@ -142,8 +150,18 @@ class ColourControl(Control):
         return "#{:02x}{:02x}{:02x}".format(*asked)
 
     def usual(self, samples: Sequence[Mapping[str, Any]]) -> list[Any]:
-        del samples  # all hues
-        return [self.parse(hue) for hue in _HUES]
+        """Main colours of the pictures among ``samples``, as different as can be, dark to light; else all hues."""
+        colours = np.array([extract_palettes(sample["rgb"])[0][0] for sample in samples if "rgb" in sample])
+        if len(colours) < _STEPS:
+            return [self.parse(hue) for hue in _HUES]
+        lab = rgb_to_lab(colours.astype(np.uint8))
+        chosen: list[int] = []
+        distance = np.linalg.norm(lab - lab.mean(axis=0), axis=-1)
+        while len(chosen) < _STEPS:  # the farthest from those chosen so far
+            chosen.append(int(distance.argmax()))
+            nearest = np.linalg.norm(lab - lab[chosen[-1]], axis=-1)
+            distance = nearest if len(chosen) == 1 else np.minimum(distance, nearest)
+        return [tuple(colours[row].tolist()) for row in sorted(chosen, key=lambda row: lab[row, 0])]
 
     def value(self, asked: tuple[int, int, int], base: np.ndarray | None) -> np.ndarray:
         colour = np.array([asked], dtype=np.uint8)
@@ -186,9 +204,9 @@ class BoxesControl(Control):
         return list(_COUNTS)
 
     def value(self, asked: int, base: Sequence[Box] | None) -> list[Box]:
-        half = min(0.15, 0.45 / max(asked, 1))
+        half = min(_BOX_WIDTH, 0.9 / max(asked, 1)) / 2
         middles = [(number + 0.5) / asked for number in range(asked)]
-        return [*(base or ()), *(Box(m - half, 0.35, m + half, 0.85, self.class_name) for m in middles)]
+        return [*(base or ()), *(Box(m - half, _BOX_TOP, m + half, _BOX_BOTTOM, self.class_name) for m in middles)]
 
     def expected(self, asked: int) -> tuple[float, ...]:
         return (asked, asked)

@@ -68,6 +68,7 @@ class Sweep:
     Attributes:
         control: name of what was varied.
         modality: what carried the control.
+        given: modalities of the contexts.
         labels: (V,) the asked values.
         requests: (V,) the values of ``modality`` in the first context.
         output: what was generated.
@@ -79,6 +80,7 @@ class Sweep:
 
     control: str
     modality: str
+    given: tuple[str, ...]
     labels: tuple[str, ...]
     requests: tuple[Any, ...]
     output: str
@@ -91,6 +93,7 @@ class Sweep:
         """JSON-able."""
         return {
             "control": self.control,
+            "given": list(self.given),
             "values": list(self.labels),
             "output": self.output,
             "contexts": len(self.items),
@@ -115,7 +118,7 @@ def sweep(
 
     Args:
         values: at least two.
-        contexts: what else is given, as the model sees it; the same modalities in all. Context i has the seed
+        contexts: what else is given, as the model sees it; the same modalities in all, or none. Context i has the seed
             ``seed + i`` at every value, so that only the control differs along a strip.
         guidance: weight on the control alone, as ``{control.modality: guidance}`` of :meth:`AnyToAny.plan` (1 = as the
             model sees it anyway); default: as in the plan, on everything that is given.
@@ -134,7 +137,9 @@ def sweep(
     plan = model.plan([control.output], list(rows[0][0]), guidance=weights)
     made = run_rows(model, rows, plan, batch_size, progress, control.name)
     outputs = [items[control.output] for items in made]
-    numbers = np.array([control.measure(found) for found in _read(model, control, outputs, rows, batch_size, progress)])
+    pictures, seeds = [item.square for item in outputs], [seed for _, seed in rows]
+    read = _read(model, control, pictures, seeds, batch_size, progress)
+    numbers = np.array([control.measure(found) for found in read])
     table = numbers.reshape(len(contexts), len(values), -1)
     asked = np.array([control.expected(value) for value in values], dtype=np.float64)
     checks = tuple(_check(name, asked[:, column], table[:, :, column]) for column, name in enumerate(control.measures))
@@ -142,6 +147,7 @@ def sweep(
     return Sweep(
         control.name,
         control.modality,
+        tuple(contexts[0]),
         tuple(map(control.label, values)),
         tuple(row[control.modality] for row, _ in rows[: len(values)]),
         control.output,
@@ -152,20 +158,46 @@ def sweep(
     )
 
 
+def reading(
+    model: AnyToAny,
+    control: Control,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> tuple[float, ...]:
+    """How well a control's measures can be trusted: rank correlation of measured and true, on real pictures.
+
+    1 where nothing is read. A sweep can hardly show a higher correlation than this.
+
+    Args:
+        samples: labelled, with ``control.output``, ``control.reads``, and metadata for a field of them.
+
+    Returns:
+        one correlation for each measure; NaN if the samples do not vary.
+    """
+    if not control.reads:
+        return (1.0,) * len(control.measures)
+    pictures = [sample[control.output] for sample in samples]
+    read = _read(model, control, pictures, [0] * len(pictures), batch_size, progress)
+    measured, true = (np.array(rows) for rows in ([*map(control.measure, read)], [*map(control.truth, samples)]))
+    return tuple(rank_correlation(true[:, column], measured[:, column]) for column in range(len(control.measures)))
+
+
 def _read(
     model: AnyToAny,
     control: Control,
-    outputs: Sequence[Item],
-    rows: Sequence[tuple[Mapping[str, Any], int]],
+    pictures: Sequence[Any],
+    seeds: Sequence[int],
     batch_size: int,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
-    """Generated values, with what the model reads from the generated pictures."""
-    found = [{control.output: item.square} for item in outputs]
+    """Values of the control's output, with what the model reads from them."""
+    found = [{control.output: picture} for picture in pictures]
     if control.reads:
-        plan = direct_plan(model, control.reads, ("rgb",))
-        pictures = [(values, seed) for values, (_, seed) in zip(found, rows, strict=True)]
-        read = run_rows(model, pictures, plan, batch_size, progress, f"{control.name}, measured")
+        plan = direct_plan(model, control.reads, (control.output,))
+        rows = list(zip(found, seeds, strict=True))
+        read = run_rows(model, rows, plan, batch_size, progress, f"{control.name}, measured")
         for values, items in zip(found, read, strict=True):
             values |= {name: item.square for name, item in items.items()}
     return found

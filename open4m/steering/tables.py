@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from open4m.evaluation.measures import DETAIL, metrics
 from open4m.evaluation.tables import number
@@ -25,8 +25,14 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Rows:
             ends = " … ".join(f"{number(check.found[i])} (asked {number(check.asked[i])})" for i in (lowest, highest))
             cells = (number(check.correlation), f"{check.chance:.4f}", number(check.pooled), ends)
             left_out = f" ({check.unmeasured} pictures left out: nothing to measure)" if check.unmeasured else ""
-            found.append((one.control, check.measure + left_out, *cells, "yes" if check.follows else "no"))
+            beside = f"{one.control} with {' and '.join(one.given)}" if one.given else f"{one.control} alone"
+            found.append((beside, check.measure + left_out, *cells, "yes" if check.follows else "no"))
     return header, found
+
+
+def reading_table(readings: Mapping[tuple[str, str], float]) -> Rows:
+    """(Control, measure) → how well the model reads it from real pictures."""
+    return ("control", "measure", "rank correlation"), [(*names, number(value)) for names, value in readings.items()]
 
 
 def ensemble_table(study: EnsembleStudy) -> Rows:

@@ -37,6 +37,8 @@ def test_a_bad_sweep_is_refused_before_anything_is_made(
 ) -> None:
     assert "Nothing to vary" in refused(capsys, "sweep", "--model", model)
     assert "Did you mean 'brightness'" in refused(capsys, "sweep", "metadata.brightnes", "--model", model)
+    both = refused(capsys, "sweep", "metadata.brightness", "--alone", "--caption", "a dog", "--model", model)
+    assert "--alone, yet caption given" in both
     assert "--contexts is 0" in refused(capsys, "sweep", "metadata.brightness", "--contexts", "0", "--model", model)
     assert not everything_in(place)
 

@@ -91,6 +91,14 @@ def test_usual_values_span_what_there_is() -> None:
         assert len(parse_control(name)[0].usual([])) == 5
 
 
+def test_usual_colours_are_those_of_the_pictures_and_differ() -> None:
+    control, _ = parse_control("color_palette")
+    levels = [*[100, 101, 102, 103, 104], 20, 60, 150, 220]  # of nine pictures five are nearly alike
+    pictures = [{"rgb": np.full((8, 8, 3), level, np.uint8)} for level in levels]
+    chosen = [colour[0] for colour in control.usual(pictures)]
+    assert chosen == sorted(chosen) and {20, 60, 150, 220} < set(chosen)
+
+
 def test_a_colour_replaces_the_first_of_the_palette_and_is_measured_in_lab() -> None:
     control, (red,) = parse_control("color_palette")[0], [(200, 30, 20)]
     base = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)

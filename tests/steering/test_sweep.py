@@ -12,10 +12,12 @@ from tiny_data import values
 from open4m.errors import GenerationError
 from open4m.generation import AnyToAny
 from open4m.generation.result import Item
+from open4m.modalities.coco import panoptic_value
+from open4m.modalities.det import Box
 from open4m.steering import sweep as module
 from open4m.steering.controls import parse_control
-from open4m.steering.sweep import Sweep, sweep
-from open4m.steering.tables import sweep_table
+from open4m.steering.sweep import Sweep, reading, sweep
+from open4m.steering.tables import reading_table, sweep_table
 
 
 def model() -> AnyToAny:
@@ -113,6 +115,47 @@ def test_what_cannot_be_measured_is_left_out_and_told(monkeypatch: pytest.Monkey
     assert np.isnan(check.found[0]) and check.found[1] == check.found[2] == pytest.approx(1 - 0.5**0.5)
     assert check.to_dict()["measured"][0] is None and check.to_dict()["unmeasured"] == 2
     assert "2 pictures left out" in sweep_table([made])[1][0][1]
+
+
+def test_a_control_may_be_all_that_is_given() -> None:
+    made = swept("metadata.brightness=40,200", [{}, {}], seed=3)
+    alone = model().generate({"metadata": {"brightness": 200.0}}, plan=made.plan, seed=4)
+    assert alone["rgb"].tokens.tolist() == made.items[1][1].tokens.tolist()
+    with_caption = swept("metadata.brightness=40,200", [{"caption": "a dog"}])
+    names = [row[0] for row in sweep_table([made, with_caption])[1]]
+    assert names == ["metadata.brightness alone", "metadata.brightness with caption"]
+    assert (made.given, with_caption.to_dict()["given"]) == ((), ["caption"])
+
+
+def test_how_well_the_model_reads_is_measured_on_labelled_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Read:
+        def __init__(self, value: Any) -> None:
+            self.square = value
+
+    def one_too_many(_: AnyToAny, rows: Any, *__: Any) -> list[dict[str, Any]]:
+        """Reads as many boxes as there are white rows, and one more; no classes at all."""
+        counts = [int(given["rgb"].max(axis=(1, 2)).astype(bool).sum()) for given, _ in rows]
+        dog = Box(0, 0, 1, 1, "dog")
+        return [{"det": Read([dog] * (n + 1)), "semseg": Read(np.zeros((2, 2), np.uint8))} for n in counts]
+
+    def scene(count: int) -> dict[str, Any]:
+        rgb = np.zeros((4, 4, 3), np.uint8)
+        rgb[:count] = 255
+        boxes, classes = [Box(0, 0, 1, 1, "dog")] * count, np.full((2, 2), panoptic_value("dog") * (count > 1), np.uint8)
+        return {
+            "rgb": rgb,
+            "det": boxes,
+            "semseg": classes,
+            "metadata": {"brightness": 9.0, "n_coco_instances": 3 - count},
+        }
+
+    monkeypatch.setattr(module, "run_rows", one_too_many)
+    scenes = [scene(count) for count in (0, 1, 2, 3)]
+    dogs = reading(model(), parse_control("det.dog")[0], scenes)
+    assert dogs[0] == pytest.approx(1) and np.isnan(dogs[1])
+    assert reading(model(), parse_control("metadata.n_coco_instances")[0], scenes) == pytest.approx((-1.0,))
+    assert reading(model(), parse_control("color_palette")[0], []) == (1.0, 1.0, 1.0)  # nothing is read
+    assert reading_table({("det.dog", "boxes read"): 1.0})[1] == [("det.dog", "boxes read", "1")]
 
 
 def test_what_cannot_be_swept_is_refused() -> None:
