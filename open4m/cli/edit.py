@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.options import Given, Loading, Words, assignments, inputs_of, name_list, weights
 from open4m.cli.results import Results
 from open4m.errors import GenerationError
+
+if TYPE_CHECKING:
+    from open4m.generation import Plan
 
 
 def edit(
@@ -20,6 +23,7 @@ def edit(
     to: Annotated[Words, arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
     keep: Annotated[Words | None, arg(metavar="MODALITY ...", help_behavior_hint="")] = None,
     guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
+    settings: Annotated[Words, arg(name="set", metavar="TARGET.SETTING=VALUE ...", help_behavior_hint="")] = (),
     out: Path = Path("edited"),
     model: str = "scenes-tiny",
     loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
@@ -46,12 +50,15 @@ def edit(
         to: what to generate anew after a change; without it, all that the results were asked for.
         keep: what the model goes on seeing; without it, after a change what was given, for repainting everything else.
         guidance: how strongly what it sees counts after a change, as for open4m generate.
+        settings: of single targets, such as rgb.steps, as for open4m generate.
         out: where the new results go.
         model: name or folder of the model that made the results.
         loading: how the model is loaded.
         seed: without it, the one of the results + 1.
         json: print a JSON summary instead of text.
     """
+    from open4m.generation.settings import with_settings
+
     changes = inputs_of(given)
     regions = {name: _region(name, text) for name, text in assignments("--repaint", repaint, "rgb=region.png").items()}
     if bool(changes) == bool(regions):
@@ -59,16 +66,23 @@ def edit(
         raise GenerationError(f"{both} is to be changed and repainted. Give new values, such as --det, or --repaint.")
     if regions and (to or guidance):
         raise GenerationError("--repaint generates the modalities that it names. Leave out --to and --guidance.")
+    changed_settings = assignments("--set", settings, "rgb.steps=12")
     loaded = loading.load(model)
     before = loaded.load_result(folder)
+
+    def edited(plan: Plan) -> Plan:
+        return with_settings(plan, changed_settings)
+
     kept = None if keep is None else name_list(keep)
     with Results(loaded, json) as results:
         told = results.progress(folder.name)
         if regions:
-            result = loaded.repaint(before, regions, keep=kept, seed=seed, progress=told)
+            result = loaded.repaint(before, regions, keep=kept, seed=seed, plan=edited, progress=told)
         else:
-            weighed, targets = weights(guidance), name_list(to) or None
-            result = loaded.edit(before, changes, targets, keep=kept, seed=seed, guidance=weighed, progress=told)
+            result = loaded.edit(
+                *(before, changes, name_list(to) or None),
+                keep=kept, seed=seed, plan=edited, guidance=weights(guidance), progress=told,
+            )  # fmt: skip
         results.write(result, out, folder.name)
 
 

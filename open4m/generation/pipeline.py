@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from open4m.hub import Bundle, load_bundle
 from open4m.modalities.view import Fit
 from open4m.model.compiled import compile_blocks
 from open4m.streams import StreamKind
+
+PlanOrEdit = Plan | Callable[[Plan], Plan]
+"""What to do, or what is to be changed in what would be done."""
 
 
 def load(
@@ -182,7 +185,7 @@ class AnyToAny:
         *,
         keep: Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
-        plan: Plan | None = None,
+        plan: PlanOrEdit | None = None,
         guidance: Weights | None = None,
         progress: Progress | None = None,
     ) -> Result:
@@ -199,25 +202,29 @@ class AnyToAny:
             keep: modalities of the result that the model goes on seeing, token for token; default: those that were
                 given and are neither changed nor generated.
             seed: see :meth:`generate`; default: one more than the result's own.
-            plan: an edited plan of :meth:`plan`.
-            guidance: of the default plan, see :meth:`plan`; not beside ``plan``.
+            plan: what to do instead of the default; or a function that edits the default plan,
+                ``lambda plan: plan.edit("rgb", steps=12)``.
+            guidance: of the default plan, see :meth:`plan`; not beside a whole plan.
             progress: see :meth:`generate`.
 
         Raises:
             UnknownNameError, GenerationError, ModalityError: nothing to generate, something both kept and changed, …
         """
-        if plan is not None and guidance is not None:
+        whole = plan if isinstance(plan, Plan) else None
+        if whole is not None and guidance is not None:
             raise GenerationError("A plan says how everything is guided. Give plan or guidance.")
-        if targets is None and plan is None:
+        if targets is None and whole is None:
             targets = [name for name in result.plan.requested if name not in (*changes, *(keep or ()))]
             if not targets:
                 raise GenerationError("Everything is changed or kept, so there is nothing to generate. Name targets.")
-        wanted = plan.requested if targets is None and plan is not None else as_names(targets or ())
+        wanted = whole.requested if targets is None and whole is not None else as_names(targets or ())
         given = carried_over(self._reader, result, changes, wanted, keep)
-        plan = plan or make_plan(self.bundle, wanted, tuple(given.canvas.tracks), guidance=guidance)
-        check_request(self.codecs, plan, given.canvas, wanted)
+        if whole is None:
+            default = make_plan(self.bundle, wanted, tuple(given.canvas.tracks), guidance=guidance)
+            whole = plan(default) if callable(plan) else default
+        check_request(self.codecs, whole, given.canvas, wanted)
         seeds = _seeds([s + 1 for s in result.seeds] if seed is None else seed, given.canvas.batch)
-        return self._run(plan, given, seeds, result.fit, progress)
+        return self._run(whole, given, seeds, result.fit, progress)
 
     def repaint(
         self,
@@ -226,7 +233,7 @@ class AnyToAny:
         *,
         keep: Sequence[str] | None = None,
         seed: int | Sequence[int] | None = None,
-        plan: Plan | None = None,
+        plan: PlanOrEdit | None = None,
         progress: Progress | None = None,
     ) -> Result:
         """Draw parts of a result anew; the rest of them is given as it is, token for token.

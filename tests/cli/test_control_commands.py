@@ -112,15 +112,18 @@ def test_results_are_repeated_edited_and_repainted(model: str, place: Path, caps
     assert content(place / "third") == content(place / "first")
     get_modality("color_palette").write(values()["color_palette"], place / "c.json")
     capsys.readouterr()
-    change = ["--color-palette", "c.json", "--to", "rgb", "--keep", "depth,caption"]
+    change = ["--color-palette", "c.json", "--to", "rgb", "--keep", "depth,caption", "--set", "rgb.steps=3"]
     assert main(["edit", "first", *change, "--json", *end]) == 0
     summary = json.loads(capsys.readouterr().out)["results"]
     assert summary == [{"folder": "edited", "page": "edited/index.html", "targets": ["rgb"], "seeds": [4, 5]}]
+    assert record(place / "edited")["plan"]["targets"][0]["steps"] == 3
     assert record(place / "edited")["plan"]["inputs"] == ["tok_depth@32", "caption", "color_palette"]
     page = (place / "edited" / "index.html").read_text()
     assert "Palette: given" in page and "Depth: given" in page
     Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save(place / "m.png")
-    assert main(["edit", "first", "--repaint", "depth=m.png", "--out", "anew", "--seed", "9", *end]) == 0
+    guided = ["--set", "depth.guidance=1.5"]
+    assert main(["edit", "first", "--repaint", "depth=m.png", *guided, "--out", "anew", "--seed", "9", *end]) == 0
+    assert record(place / "anew")["plan"]["targets"][0]["guidance"] == 1.5
     assert main(["repeat", "anew", "--out", "anew-again", *end]) == 0
     assert content(place / "anew") == content(place / "anew-again")
     assert record(place / "anew")["plan"]["inputs"] == ["tok_rgb@32", "tok_depth@32", "caption"]
@@ -131,6 +134,8 @@ def test_results_are_repeated_edited_and_repainted(model: str, place: Path, caps
         ("edit", "first", "--caption", "x", "--repaint", "rgb=m.png"): "Both at once",
         ("edit", "first", "--repaint", "rgb=m.png", "--to", "rgb"): "Leave out --to",
         ("edit", "first", "--repaint", "rgb=none.png"): "no such mask",
+        ("edit", "first", "--caption", "x", "--to", "rgb", "--set", "rgb.step=2"): "Did you mean 'steps'",
+        ("edit", "first", "--caption", "x", "--to", "rgb", "--set", "rgb"): "expected NAME=VALUE",
         ("edit", "first", "--repaint", "det=1"): "part of the result to draw anew 'det'",
         ("edit", "first", "--caption", "x", "--keep", "caption"): "caption is to be kept and to be changed",
         ("edit", "nowhere", "--caption", "x"): "no such file",

@@ -177,6 +177,10 @@ def test_a_change_reaches_what_is_generated_anew() -> None:
     assert layout.plan.inputs == (DEPTH, "caption", "color_palette")
     stronger = model().edit(out, {"det": moved}, ["depth"], guidance={"det": 4.0})
     assert stronger.plan["depth"].guidance == {"det": 4.0}
+    edited = model().edit(
+        out, {"det": moved}, ["depth"], guidance={"det": 4.0}, plan=lambda p: p.edit("depth", steps=2)
+    )
+    assert edited.plan == stronger.plan.edit("depth", steps=2)
     with pytest.raises(GenerationError, match="Give plan or guidance"):
         model().edit(out, {"det": moved}, plan=stronger.plan, guidance=2.0)
     assert torch.equal(layout.canvas.tracks[DEPTH].ids, out.canvas.tracks[DEPTH].ids)

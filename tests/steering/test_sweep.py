@@ -141,7 +141,8 @@ def test_how_well_the_model_reads_is_measured_on_labelled_pictures(monkeypatch: 
     def scene(count: int) -> dict[str, Any]:
         rgb = np.zeros((4, 4, 3), np.uint8)
         rgb[:count] = 255
-        boxes, classes = [Box(0, 0, 1, 1, "dog")] * count, np.full((2, 2), panoptic_value("dog") * (count > 1), np.uint8)
+        boxes = [Box(0, 0, 1, 1, "dog")] * count
+        classes = np.full((2, 2), panoptic_value("dog") * (count > 1), np.uint8)
         return {
             "rgb": rgb,
             "det": boxes,
