@@ -31,11 +31,13 @@ from open4m.tokenizers.text import TextTokenizer
 
 @torch.inference_mode()
 def generate(plan: Plan, canvas: Canvas, model: FourM, seeds: Sequence[int], text: TextTokenizer) -> Canvas:
-    """Inputs and all targets: chained, each on what the last one left; else all on ``canvas``."""
+    """Inputs and all targets, each on the inputs and those before it that it sees."""
     state = canvas
     for target in plan.targets:
-        made = _target(target, state if plan.chained else canvas, model, seeds, text)
-        state = state.adopt(target.stream, made)
+        seen = canvas
+        for name in target.sees:
+            seen = seen.adopt(name, state)
+        state = state.adopt(target.stream, _target(target, seen, model, seeds, text))
     return state
 
 

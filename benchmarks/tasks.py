@@ -30,12 +30,8 @@ def blueprint(size: str) -> Blueprint:
 
 
 def as_chain(plan: Plan) -> Plan:
-    """The same targets, each seeing those before it; guidance grows with finished grids (spec: generation §1)."""
-    conditions, targets = list(plan.inputs), []
-    for target in plan.targets:
-        targets.append(replace(target, conditions=tuple(conditions), decode="tokens"))
-        conditions += [] if target.is_sequence else [target.stream]
-    return replace(plan, targets=tuple(targets), chained=True)
+    """The same targets, each seeing those before it, as tokens (spec: generation §1)."""
+    return replace(plan, targets=tuple(replace(target, decode="tokens") for target in plan.targets)).chain()
 
 
 def greedy(plan: Plan) -> Plan:

@@ -53,7 +53,7 @@ GENERATION: Mapping[str, Mapping[str, object]] = MappingProxyType(
             "token_schedule": "linear",
             "guidance": 2.0,
         },
-        "anything/rgb": {"steps": 24, "guidance": 3.0},
+        "anything/rgb": {"steps": 24, "guidance": 3.0, "via": []},
         "picture": {"guidance": 1.0},
         "set": {"guidance": 2.0},
         "sequence/caption": {"temperature": 0.7, "top_p": 1.0, "repeats": 12},
@@ -84,7 +84,10 @@ _TINY = PretrainRecipe(
     max_tokens={"metadata": 48},  # all 21 fields; the published 40 cut some off
     generation=GENERATION,
 )
-_LEFT_OUT = ("rgb to boxes", "rgb to instances", "controls to picture", "metadata to picture")
+_LEFT_OUT = (
+    *("rgb to boxes", "rgb to instances"),
+    *("controls to picture", "metadata to picture", "controls and parts to picture", "controls to layout"),
+)
 """What a short run has no time, or no streams, for."""
 _SPEEDRUN = replace(
     _TINY,

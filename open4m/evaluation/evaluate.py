@@ -182,13 +182,9 @@ def direct_plan(model: AnyToAny, targets: Sequence[str], given: Given) -> Plan:
     details are then made up.
     """
     plan = model.plan(targets, given)
-    once = [
-        target_plan(
-            model.bundle, spec, has_picture=True, conditions=tuple(name for name in plan.inputs if name != spec.name)
-        )
-        for spec in (model.bundle.model.config.stream(plan[name].stream) for name in plan.requested)
-    ]
-    return replace(plan, targets=tuple(once), chained=False)
+    streams = [model.bundle.model.config.stream(plan[name].stream) for name in plan.requested]
+    once = tuple(target_plan(model.bundle, spec, has_picture=True) for spec in streams)
+    return replace(plan, targets=once).independent()
 
 
 def _score(

@@ -16,7 +16,11 @@ from open4m.streams import StreamKind, StreamSpec
 
 @dataclass(frozen=True)
 class GridDefaults:
-    """Settings of a grid target."""
+    """Settings of a grid target.
+
+    Attributes:
+        via: modalities that are generated first, unless another layout is given or generated anyway.
+    """
 
     steps: int
     temperature: float
@@ -24,6 +28,7 @@ class GridDefaults:
     guidance: float = 2.0
     scheme: str = "roar"
     token_schedule: str = "linear"
+    via: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ FROM_ANYTHING_BY_MODALITY = {
     "clip": GridDefaults(50, 5.0, "onex:0.5:0.5", guidance=3.0),
     "dinov2": GridDefaults(8, 0.01),
     "imagebind": GridDefaults(8, 0.01),
-    "rgb": GridDefaults(25, 3.0, "onex:0.5:0.5"),
+    "rgb": GridDefaults(25, 3.0, "onex:0.5:0.5", via=("clip",)),  # published advice for words → picture
 }
 UNORDERED_SET = GridDefaults(1, 0.1, guidance=1.0)
 """Global features: 16 codes at once, as published for retrieval."""
@@ -118,19 +123,18 @@ def _default_plan(
     made = [spec for spec in (*asked, *between) if not raises_resolution(config, spec)]
     makes_picture = any(spec.modality == "rgb" for spec in made)
     has_picture = any(spec.modality == "rgb" for spec in given) and not makes_picture  # a part of one is none
-    chained = not has_picture or bool(between) or any(raises_resolution(config, spec) for spec in asked)
-    wanted = [*between, *_ordered([*asked, *_stepping_stones(config, [*given, *between], asked)])]
+    # From a picture everything is nearly certain, and nothing is gained by waiting for the other targets.
+    chained = not has_picture or any(raises_resolution(config, spec) for spec in asked)
+    wanted = [*between, *_ordered([*asked, *_stepping_stones(bundle, [*given, *between], asked)])]
     plans: list[TargetPlan] = []
-    conditions = [spec.name for spec in given]
     for spec in wanted:
-        others = tuple(name for name in conditions if name != spec.name)  # guidance never hides what is decided already
-        plans.append(target_plan(bundle, spec, has_picture, others))
-        if chained and spec.kind is StreamKind.TOKENS:
-            conditions.append(spec.name)  # the published code lets guidance grow with finished grids only
+        seen = plans if chained else plans[: len(between)]
+        target = target_plan(bundle, spec, has_picture)
+        plans.append(target.seeing([g.name for g in given], seen))
     info = bundle.info
     licences = (f"{info.name}: {info.licence} ({info.licence_url})",)
     requested = tuple(spec.modality for spec in _ordered(asked))
-    return Plan(info.name, tuple(s.name for s in given), tuple(plans), chained, requested, licences)
+    return Plan(info.name, tuple(s.name for s in given), tuple(plans), requested, licences)
 
 
 def guided(bundle: Bundle | Blueprint, plan: Plan, guidance: Weights) -> Plan:
@@ -146,25 +150,21 @@ def guided(bundle: Bundle | Blueprint, plan: Plan, guidance: Weights) -> Plan:
     """
     if not isinstance(guidance, Mapping):
         return replace(plan, targets=tuple(replace(target, guidance=float(guidance)) for target in plan.targets))
-    seen = [bundle.config.stream(name) for name in plan.inputs]
+    known = [bundle.config.stream(name) for name in dict.fromkeys((*plan.inputs, *(t.stream for t in plan.targets)))]
     targets, used = [], set()
     for target in plan.targets:
-        others = [spec for spec in seen if spec.name != target.stream]
+        others = [s for s in known if s.name in (*plan.inputs, *target.sees) and s.name != target.stream]
         weights = {spec.name: float(guidance[name]) for name in guidance for spec in others if name in names(spec)}
         used |= {name for name in guidance for spec in others if name in names(spec)}
         targets.append(replace(target, guidance=weights) if weights else target)
-        if plan.chained:
-            seen.append(bundle.config.stream(target.stream))
     for name in guidance:
         if name not in used:
-            raise UnknownNameError("input to weigh", name, modalities(seen))
+            raise UnknownNameError("input to weigh", name, modalities(known))
     return replace(plan, targets=tuple(targets))
 
 
-def target_plan(
-    bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool, conditions: tuple[str, ...]
-) -> TargetPlan:
-    """Default settings of one target."""
+def target_plan(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool) -> TargetPlan:
+    """Default settings of one target; what it sees comes with :meth:`TargetPlan.seeing`."""
     if spec.kind is StreamKind.SEQUENCE:
         written = sequence_defaults(bundle, spec)
         return TargetPlan(
@@ -175,7 +175,6 @@ def target_plan(
             temperature=written.temperature,
             top_p=written.top_p,
             guidance=written.guidance,
-            conditions=conditions,
             repeats=written.repeats,
         )
     chosen = grid_defaults(bundle, spec, has_picture)
@@ -191,7 +190,6 @@ def target_plan(
         chosen.temperature,
         chosen.schedule,
         guidance=chosen.guidance,
-        conditions=conditions,
         decode="expected" if averaged else "tokens",
     )
 
@@ -245,13 +243,15 @@ def raises_resolution(config: ModelConfig, spec: StreamSpec) -> bool:
     return spec.resolution is not None and bool(sizes) and spec.resolution > min(sizes)
 
 
-def _stepping_stones(config: ModelConfig, given: Sequence[StreamSpec], asked: Sequence[StreamSpec]) -> list[StreamSpec]:
-    """Words → picture goes through CLIP tokens (published advice), unless a layout is given or generated anyway."""
-    if not any(s.modality == "rgb" for s in asked) or any(s.grid for s in given):
+def _stepping_stones(
+    bundle: Bundle | Blueprint, given: Sequence[StreamSpec], asked: Sequence[StreamSpec]
+) -> list[StreamSpec]:
+    """:attr:`GridDefaults.via` of the only kind of grid that is asked for, where no other layout is given."""
+    grids = [spec for spec in asked if spec.grid]
+    if any(spec.grid for spec in given) or len({spec.modality for spec in grids}) != 1:
         return []
-    if any(s.grid and s.modality != "rgb" for s in asked):
-        return []
-    return [s for s in config.targets if s.modality == "clip"][:1]
+    first = {spec.modality: spec for spec in reversed(bundle.config.targets)}
+    return [first[name] for name in grid_defaults(bundle, grids[0], has_picture=False).via if name in first]
 
 
 def _ordered(specs: Iterable[StreamSpec]) -> list[StreamSpec]:

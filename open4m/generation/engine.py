@@ -110,9 +110,8 @@ def moments(
     same in every company (up to rounding), and every sample the same in every batch.
 
     Args:
-        plan: see :class:`Plan`. Chained: one target after the other, each on the canvas that the last one left.
-            Independent: every target on ``canvas``; one-step targets that are guided alike share one encoder and one
-            decoder pass, all sequences are rows of one batch.
+        plan: see :class:`Plan`. Of targets that see the same, one-step ones that are guided alike share one encoder
+            and one decoder pass, and all sequences are rows of one batch.
         canvas: the inputs of B samples.
         passes: of a trained model.
         seeds: one per sample.
@@ -122,8 +121,11 @@ def moments(
     runner = _Runner(passes, seeds, text, merge)
     outcome = Outcome(canvas)
     try:
-        for group in [[t] for t in plan.targets] if plan.chained else _companies(plan.targets):
-            for moment in runner.targets(group, outcome.canvas if plan.chained else canvas):
+        for group in _companies(plan.targets):
+            seen = canvas
+            for name in group[0].sees:
+                seen = seen.adopt(name, outcome.canvas)
+            for moment in runner.targets(group, seen):
                 made = partial(outcome.with_target, plan[moment.target].stream, moment.outcome)
                 yield replace(moment, outcome=made)
                 if moment.finished:
@@ -133,11 +135,14 @@ def moments(
 
 
 def _companies(targets: Iterable[TargetPlan]) -> list[list[TargetPlan]]:
-    """Independent targets that are generated together: those that share their passes. Grids in steps are alone."""
+    """Targets that are generated together, since they share their passes; grids in steps are alone.
+
+    A target that sees another one comes after it: whatever the first of a company sees is finished before it.
+    """
     groups: dict[Hashable, list[TargetPlan]] = {}
     for number, target in enumerate(targets):
         alone = not target.is_sequence and target.steps > 1
-        groups.setdefault(number if alone else (target.is_sequence, target.guide), []).append(target)
+        groups.setdefault(number if alone else (target.sees, target.is_sequence, target.guide), []).append(target)
     return list(groups.values())
 
 

@@ -24,7 +24,7 @@ from open4m.generation.schedules import (
 from open4m.tokenizers.diffusion import Sampling, Solver
 
 Scheme = Literal["maskgit", "roar", "autoregressive"]
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class TargetPlan:
         stream: the stream that is filled.
         scheme: ``maskgit`` or ``roar`` for grids and sets, ``autoregressive`` for sequences.
         tokens: number of positions; for sequences the most that are written.
+        sees: streams of targets before it that it sees, besides the inputs.
         steps: passes over a grid; 1 for sequences, which take a step per token.
         token_schedule: of MaskGIT, see :mod:`open4m.generation.schedules`; ROAR's is ``linear``, as published.
         temperature_schedule: of grids and sets, see :mod:`open4m.generation.schedules`.
@@ -76,9 +77,11 @@ class TargetPlan:
     repeats: int = 1
     decoder_steps: int | None = None
     decoder_solver: Solver | None = None
+    sees: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "conditions", tuple(self.conditions))
+        for name in ("conditions", "sees"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         check_token_schedule(self.token_schedule)
         check_temperature_schedule(self.temperature_schedule)
         problem = self._no_number() or self._problem()
@@ -165,6 +168,12 @@ class TargetPlan:
             if count
         ]
 
+    def seeing(self, inputs: Iterable[str], others: Sequence[TargetPlan]) -> TargetPlan:
+        """The same after ``others``, which it sees and, of them, is guided by the grids (published: finished ones)."""
+        guiding = (*inputs, *(other.stream for other in others if not other.is_sequence))
+        conditions = tuple(name for name in guiding if name != self.stream)  # never hides what is decided already
+        return replace(self, sees=tuple(other.stream for other in others), conditions=conditions)
+
     def views(self, known: Iterable[str]) -> int:
         """Passes per step: 1, or more with guidance on streams that are ``known``."""
         known = set(known)
@@ -208,8 +217,8 @@ class Plan:
     Attributes:
         model: name of the model it was made for.
         inputs: streams that are given.
-        targets: in the order in which they are generated.
-        chained: each target also sees those before it; else all see the inputs only and are independent.
+        targets: in the order in which they are generated. Those that do not see each other are independent: none of
+            them depends on whether the others are generated at all.
         requested: modalities that were asked for (the others are generated on the way).
         licences: of the weights in use.
         needs: what must be in memory and what would be fetched, for people (:func:`open4m.generation.preview`).
@@ -218,7 +227,6 @@ class Plan:
     model: str
     inputs: tuple[str, ...]
     targets: tuple[TargetPlan, ...]
-    chained: bool
     requested: tuple[str, ...]
     licences: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -233,6 +241,12 @@ class Plan:
         missing = [n for n in self.requested if n not in names]
         if missing:
             raise GenerationError(f"The plan does not generate what is requested: {', '.join(missing)}.")
+        for number, target in enumerate(self.targets):
+            early = [name for name in target.sees if name not in (t.stream for t in self.targets[:number])]
+            if early:
+                raise GenerationError(
+                    f"{target.modality} cannot see {', '.join(early)}, which is not generated before."
+                )
 
     def __getitem__(self, modality: str) -> TargetPlan:
         for target in self.targets:
@@ -251,21 +265,35 @@ class Plan:
         return replace(self, targets=tuple(new if t is old else t for t in self.targets))
 
     @property
+    def chained(self) -> bool:
+        """Whether any target sees another one."""
+        return any(target.sees for target in self.targets)
+
+    def chain(self) -> Plan:
+        """The plan with every target seeing all before it; guidance grows with the finished grids, as published."""
+        targets: list[TargetPlan] = []
+        for target in self.targets:
+            targets.append(target.seeing(self.inputs, targets))
+        return replace(self, targets=tuple(targets))
+
+    def independent(self) -> Plan:
+        """The plan with every target seeing the inputs only."""
+        return replace(self, targets=tuple(target.seeing(self.inputs, ()) for target in self.targets))
+
+    @property
     def cost(self) -> Cost:
         """Estimate of the work per sample."""
         encoder = decoder = steps = 0
-        known, groups = list(self.inputs), set()
+        groups = set()
         for target in self.targets:
-            views = target.views(known)
+            views = target.views((*self.inputs, *target.sees))
             if target.is_sequence:
                 encoder, steps = encoder + views, steps + views * target.repeats * (target.tokens - 1)
-            elif self.chained or target.steps > 1:
+            elif target.steps > 1:
                 encoder, decoder = encoder + views * target.steps, decoder + views * target.steps
-            elif target.guide not in groups:
-                groups.add(target.guide)
+            elif (target.sees, target.guide) not in groups:
+                groups.add((target.sees, target.guide))
                 encoder, decoder = encoder + views, decoder + views
-            if self.chained:
-                known.append(target.stream)
         return Cost(encoder, decoder, steps)
 
     # -- on paper -------------------------------------------------------------------------------------------------
@@ -273,19 +301,20 @@ class Plan:
         """For a terminal."""
         table = Table(title=f"{self.model}: {', '.join(self.inputs) or 'nothing'} → {', '.join(self.requested)}")
         drawing = ("scheme", "steps", "tokens", "temperature", "top-p", "guidance")
-        for column in ("target", "stream", *drawing, "decode", "also"):
+        for column in ("target", "stream", *(["sees"] if self.chained else []), *drawing, "decode", "also"):
             table.add_column(column)
-        for t in self.targets:
+        for number, t in enumerate(self.targets):
             schedule = "" if t.temperature_schedule == "constant" else f" {t.temperature_schedule}"
             steps = "per token" if t.is_sequence else str(t.steps)
             steps += f" × {t.repeats}" if t.repeats > 1 else ""
             name = t.modality if t.modality in self.requested else f"({t.modality})"
             table.add_row(
-                *(name, t.stream, t.scheme, steps, str(t.tokens), f"{t.temperature:g}{schedule}", f"{t.top_p:g}"),
+                *(name, t.stream, *([_sees_text(t, self.targets[:number])] if self.chained else []), t.scheme),
+                *(steps, str(t.tokens), f"{t.temperature:g}{schedule}", f"{t.top_p:g}"),
                 *(_guidance_text(t), t.decode, _other_settings(t)),
             )
-        order = "chained: each target sees those above it" if self.chained else "independent: all see the inputs only"
-        table.caption = "\n".join([order, str(self.cost), *self.needs, *self.licences])
+        order = [] if self.chained else ["independent: all see the inputs only"]
+        table.caption = "\n".join([*order, str(self.cost), *self.needs, *self.licences])
         return table
 
     def __str__(self) -> str:
@@ -311,6 +340,11 @@ class Plan:
             raise GenerationError(f"This is not a plan: {error}. Was it written by another version?") from error
 
 
+def _sees_text(target: TargetPlan, before: Sequence[TargetPlan]) -> str:
+    seen = [other.modality for other in before if other.stream in target.sees]
+    return "inputs" if not seen else "all above" if len(seen) == len(before) > 1 else f"+ {', '.join(seen)}"
+
+
 def _guidance_text(target: TargetPlan) -> str:
     if isinstance(target.guidance, Mapping):
         return ", ".join(f"{weight:g} {name}" for name, weight in target.guidance.items())
@@ -321,7 +355,7 @@ def _guidance_text(target: TargetPlan) -> str:
 
 _IN_COLUMNS = {
     *("modality", "stream", "scheme", "tokens", "steps", "repeats", "temperature", "temperature_schedule", "top_p"),
-    *("guidance", "conditions", "decode"),
+    *("guidance", "conditions", "decode", "sees"),
 }
 """Settings that the other columns of a plan's table show."""
 

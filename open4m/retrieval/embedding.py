@@ -87,7 +87,7 @@ class Embedder:
         result = self.model.generate(
             {name: list(values) for name, values in inputs.items()},
             targets,
-            plan=replace(plan, targets=expected, chained=False),
+            plan=replace(plan, targets=expected).independent(),
         )
         return {name: np.stack([item.value for item in result[name]]) for name in targets}
 

@@ -250,7 +250,7 @@ def _change(model: AnyToAny, plan: Plan, candidates: Sequence[str], generator: n
     if kind < 0.3 and free and len(on_the_way) < LONGEST:
         name, place = str(generator.choice(free)), int(generator.integers(len(on_the_way) + 1))
         spec = next(s for s in _readable(model) if s.modality == name)
-        new = replace(target_plan(model.bundle, spec, True, ()), decode="tokens")
+        new = replace(target_plan(model.bundle, spec, True), decode="tokens")
         return _chained([*plan.targets[:place], new, *plan.targets[place:]], plan), f"{name} at place {place + 1}"
     if kind < 0.45 and on_the_way:
         name = str(generator.choice(on_the_way))
@@ -263,13 +263,8 @@ def _change(model: AnyToAny, plan: Plan, candidates: Sequence[str], generator: n
 
 
 def _chained(targets: Sequence[TargetPlan], plan: Plan) -> Plan:
-    """A plan of these targets, each guided by what is given and by the grids before it."""
-    conditions, whole = list(plan.inputs), []
-    for target in targets:
-        whole.append(replace(target, conditions=tuple(name for name in conditions if name != target.stream)))
-        if not target.is_sequence:
-            conditions.append(target.stream)
-    return replace(plan, targets=tuple(whole), chained=len(whole) > 1)
+    """A chain of these targets."""
+    return replace(plan, targets=tuple(replace(target, sees=()) for target in targets)).chain()
 
 
 def _setting(target: TargetPlan, generator: np.random.Generator) -> tuple[TargetPlan, str]:
@@ -304,7 +299,7 @@ def _primary(target: str, predictions: Sequence[Any], samples: Sequence[Sample])
 
 def _key(plan: Plan) -> str:
     """Equal for plans that do the same."""
-    return json.dumps([plan.to_dict()["targets"], plan.chained], sort_keys=True)
+    return json.dumps(plan.to_dict()["targets"], sort_keys=True)
 
 
 # -- comparison -------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -60,7 +59,7 @@ def ids(model: FourM, targets: list[str], seed: int = 0, **settings: Any) -> lis
     """What is generated from a picture, at temperature 0."""
     pixels = torch.from_numpy(Rgb().pixels_for_model(picture(seed, SIZE, SIZE)))
     canvas = Canvas(model.config.streams, 1).with_pixels(RGB, pixels[None])
-    plan = replace(make_plan(bundle(), targets, [RGB]), chained=False)
+    plan = make_plan(bundle(), targets, [RGB]).independent()
     for name in targets:
         plan = plan.edit(name, temperature=0.0, decode="tokens", **settings)
     made = run(plan, canvas, Passes(model), [seed], text_tokenizer()).canvas

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,7 +45,7 @@ def plan(targets: Sequence[str], state: Canvas, chained: bool = False, **setting
         unused = ("steps", "scheme", "token_schedule") if target.is_sequence else ("tokens", "grammar")
         changes = {key: value for key, value in settings.items() if key not in unused}
         made = made.edit(target.modality, decode="tokens", **changes)
-    return as_chain(made) if chained else replace(made, chained=False)
+    return as_chain(made) if chained else made.independent()
 
 
 def assert_equal(made: Plan, state: Canvas, model: FourM | None = None) -> Canvas:

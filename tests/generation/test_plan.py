@@ -119,6 +119,27 @@ def test_words_to_picture_goes_through_clip() -> None:
     plan = model().plan(["rgb"], ["caption"])
     assert [t.modality for t in plan.targets] == ["clip", "rgb"] and plan.requested == ("rgb",)
     assert [t.modality for t in model().plan(["rgb"], ["depth"]).targets] == ["rgb"]
+    for via, expected in (([], ["rgb"]), (["normal"], ["normal", "rgb"]), (["pose"], ["rgb"])):
+        info = replace(bundle().info, generation={"anything/rgb": {"via": via}})
+        other = AnyToAny(replace(bundle(), info=info)).plan(["rgb"], ["caption"])
+        assert [t.modality for t in other.targets] == expected
+
+
+def test_what_each_target_sees_is_planned_and_shown() -> None:
+    canny, normal, depth = (f"tok_{name}@{SIZE}" for name in ("canny_edge", "normal", "depth"))
+    words = model().plan(["depth", "rgb", "caption"], ["color_palette"])  # of words: a chain
+    assert [t.sees for t in words.targets] == [(), (depth,), (depth, f"tok_rgb@{SIZE}")]
+    via = model().plan(["depth", "caption"], ["rgb"], via=["canny_edge", "normal"])  # of a picture: independent
+    assert [t.sees for t in via.targets] == [(), (canny,), (canny, normal), (canny, normal)]
+    assert via["depth"].conditions == (RGB, canny, normal) and via.cost.encoder_passes == 2 + 2 + 2 + 1
+    shown = " ".join(str(via.edit("caption", sees=[normal])).split())
+    assert all(
+        text in shown for text in ("│ sees │", "│ inputs │", "│ + canny_edge │", "│ all above │", "│ + normal │")
+    )
+    assert via.independent().chain().chain() == via.chain() != via and not via.independent().chained
+    assert Plan.from_dict(json.loads(json.dumps(via.to_dict()))) == via
+    with pytest.raises(GenerationError, match=f"^normal cannot see {depth}, which is not"):
+        via.edit("normal", sees=[depth])
 
 
 def test_cost_counts_shared_passes() -> None:
@@ -136,7 +157,9 @@ def test_plans_survive_json_and_print() -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("broken", [{}, {"format_version": 1}, {"format_version": 1, "targets": [{"modality": "x"}]}])
+@pytest.mark.parametrize(
+    "broken", [{}, {"format_version": 1, "targets": []}, {"format_version": 2, "targets": [{"modality": "x"}]}]
+)
 def test_what_is_no_plan_is_refused(broken: dict) -> None:
     with pytest.raises(GenerationError):
         Plan.from_dict(broken)

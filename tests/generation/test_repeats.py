@@ -140,9 +140,8 @@ def test_later_targets_of_a_chain_see_the_merged_value(name: str) -> None:
     plan = model().plan(["depth"], ["caption"], via=[name])
     plan = plan.edit(name, repeats=3, temperature=1.0, tokens=min(plan[name].tokens, 30))
     out = model().generate({"caption": "two dogs"}, plan=plan, seed=5)
-    alone = dataclasses.replace(
-        plan, targets=(plan["depth"],), inputs=tuple(sorted(("caption", name), key=ORDER.index))
-    )
+    depth = dataclasses.replace(plan["depth"], sees=())
+    alone = dataclasses.replace(plan, targets=(depth,), inputs=tuple(sorted(("caption", name), key=ORDER.index)))
 
     def depth_of(given: Any) -> torch.Tensor:
         return model().generate({"caption": "two dogs", name: given}, plan=alone, seed=5)["depth"].tokens
