@@ -32,7 +32,7 @@ FIELDS = (
     *("objectness", "semantic_diversity", "geometric_complexity", "n_humans", "n_coco_instances", "caption_n_words"),
 )
 CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.person=0,1,2,3")
-DRAWN = ("metadata.brightness", "color_palette")
+DRAWN = ("metadata.walkability", "color_palette")
 TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
 _CELL, _COLOURS = 112, 96
 
@@ -77,7 +77,7 @@ def main(settings: Settings) -> None:
         values = asked or control.usual(firsts)
         for contexts in _contexts(control.output, firsts[: settings.contexts]):
             sweeps.append(sweep(model, control, values, contexts, **options))
-            if control.name in DRAWN and contexts[0]:
+            if control.name in DRAWN and not contexts[0]:
                 strip = draw_strip(sweeps[-1], rows=2, size=_CELL)
                 _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
         if control.reads:

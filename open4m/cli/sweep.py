@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.options import Given, Loading, inputs_of
+from open4m.cli.options import Given, Loading, Words, inputs_of, weights
 from open4m.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def sweep(
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     contexts: int = 4,
     alone: bool = False,
-    guidance: float | None = None,
+    guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
     out: Path = Path("out/sweep"),
     model: str = "scenes-tiny",
     loading: OmitArgPrefixes[Loading] = Loading(),  # noqa: B008
@@ -47,7 +47,8 @@ def sweep(
         contexts: seeds of what is given; with nothing given, so many held-out scenes are looked at, and their captions
             are given (for metadata.caption_…: their pictures).
         alone: give nothing but the control.
-        guidance: weight on the control alone, as --guidance metadata=NUMBER of open4m generate: above 1 exaggerates it.
+        guidance: a number weighs the control alone, above 1 exaggerates it; or weights as for open4m generate, such as
+            caption=2 metadata=5, with which a control is not drowned by what else is given.
         out: where strips, sweep.json, sweep.md and index.html go.
         model: name or folder of the model.
         loading: how the model is loaded.
@@ -74,7 +75,7 @@ def sweep(
             run(
                 loaded, control, asked or control.usual(scenes),
                 [loaded.view(values)] * contexts if values or alone else _contexts(scenes, control.output, contexts),
-                guidance=guidance, seed=seed, batch_size=batch_size, progress=bars.tell,
+                guidance=weights(guidance), seed=seed, batch_size=batch_size, progress=bars.tell,
             )
             for control, asked in wanted
         ]  # fmt: skip

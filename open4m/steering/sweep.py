@@ -10,6 +10,7 @@ import numpy as np
 
 from open4m.errors import GenerationError
 from open4m.evaluation.evaluate import Progress, direct_plan
+from open4m.generation.passes import Weights
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.plan import Plan
 from open4m.generation.result import Item
@@ -109,7 +110,7 @@ def sweep(
     values: Sequence[Any],
     contexts: Sequence[Mapping[str, Any]],
     *,
-    guidance: float | None = None,
+    guidance: Weights | None = None,
     seed: int = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
@@ -120,8 +121,8 @@ def sweep(
         values: at least two.
         contexts: what else is given, as the model sees it; the same modalities in all, or none. Context i has the seed
             ``seed + i`` at every value, so that only the control differs along a strip.
-        guidance: weight on the control alone, as ``{control.modality: guidance}`` of :meth:`AnyToAny.plan` (1 = as the
-            model sees it anyway); default: as in the plan, on everything that is given.
+        guidance: as of :meth:`AnyToAny.plan`, but one number is the weight of the control alone,
+            ``{control.modality: guidance}``; default: as in the plan, on everything that is given.
 
     Raises:
         GenerationError: fewer than two values or no context, or the model knows the control or its output not.
@@ -133,7 +134,7 @@ def sweep(
         for number, context in enumerate(contexts)
         for value in values
     ]
-    weights = None if guidance is None else {control.modality: guidance}
+    weights = {control.modality: guidance} if isinstance(guidance, float | int) else guidance
     plan = model.plan([control.output], list(rows[0][0]), guidance=weights)
     made = run_rows(model, rows, plan, batch_size, progress, control.name)
     outputs = [items[control.output] for items in made]

@@ -51,6 +51,9 @@ def test_guidance_is_on_the_control_alone() -> None:
     given = ["caption", "color_palette"]
     assert strong.plan == model().plan(["rgb"], given, guidance={"color_palette": 3.0})  # as open4m generate does
     assert strong.plan["rgb"].guidance == {"color_palette": 3}
+    apart = {"caption": 2.0, "color_palette": 5.0}
+    weighed = swept("color_palette=#ff0000,#0000ff", [{"caption": "a dog"}], guidance=apart)
+    assert weighed.plan == model().plan(["rgb"], given, guidance=apart)
     tokens = [[item.tokens.tolist() for item in made.items[0]] for made in (plain, strong)]
     assert tokens[0] != tokens[1] and len(strong.checks) == 3
 
