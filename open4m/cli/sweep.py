@@ -48,7 +48,7 @@ def sweep(
             are given (for metadata.caption_…: their pictures).
         alone: give nothing but the control.
         guidance: a number weighs the control alone, above 1 exaggerates it; or weights as for open4m generate, such as
-            caption=2 metadata=5, with which a control is not drowned by what else is given.
+            caption=2 metadata=5, of the control and of what else is given.
         out: where strips, sweep.json, sweep.md and index.html go.
         model: name or folder of the model.
         loading: how the model is loaded.
@@ -68,6 +68,7 @@ def sweep(
     values = inputs_of(given)
     if values and alone:
         raise GenerationError(f"--alone, yet {', '.join(values)} given. Leave out one of them.")
+    weighed = weights(guidance)
     loaded = loading.load(model)
     scenes = _scenes(loaded)
     with Bars(quiet=False) as bars:
@@ -75,7 +76,7 @@ def sweep(
             run(
                 loaded, control, asked or control.usual(scenes),
                 [loaded.view(values)] * contexts if values or alone else _contexts(scenes, control.output, contexts),
-                guidance=weights(guidance), seed=seed, batch_size=batch_size, progress=bars.tell,
+                guidance=weighed, seed=seed, batch_size=batch_size, progress=bars.tell,
             )
             for control, asked in wanted
         ]  # fmt: skip

@@ -10,6 +10,7 @@ from open4m.errors import CheckpointError, GenerationError, UnknownNameError
 from open4m.generation.passes import Weights
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.hub import Blueprint, Bundle
+from open4m.modalities.registry import get_modality
 from open4m.model import ModelConfig
 from open4m.streams import StreamKind, StreamSpec
 
@@ -246,12 +247,16 @@ def raises_resolution(config: ModelConfig, spec: StreamSpec) -> bool:
 def _stepping_stones(
     bundle: Bundle | Blueprint, given: Sequence[StreamSpec], asked: Sequence[StreamSpec]
 ) -> list[StreamSpec]:
-    """:attr:`GridDefaults.via` of the only kind of grid that is asked for, where no other layout is given."""
+    """:attr:`GridDefaults.via` of the only kind of grid that is asked for, where no other layout is given.
+
+    What the model cannot generate is left out; raises :class:`UnknownNameError` for what is no modality at all.
+    """
     grids = [spec for spec in asked if spec.grid]
     if any(spec.grid for spec in given) or len({spec.modality for spec in grids}) != 1:
         return []
     first = {spec.modality: spec for spec in reversed(bundle.config.targets)}
-    return [first[name] for name in grid_defaults(bundle, grids[0], has_picture=False).via if name in first]
+    wanted = [get_modality(name).name for name in grid_defaults(bundle, grids[0], has_picture=False).via]
+    return [first[name] for name in wanted if name in first]
 
 
 def _ordered(specs: Iterable[StreamSpec]) -> list[StreamSpec]:

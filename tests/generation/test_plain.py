@@ -61,6 +61,21 @@ def assert_equal(made: Plan, state: Canvas, model: FourM | None = None) -> Canva
     return found
 
 
+def test_targets_that_see_some_of_the_others() -> None:
+    """Companies are made of targets that see the same, wherever in the plan they stand."""
+    state = canvas(2)
+    depth, canny = f"tok_depth@{SIZE}", f"tok_canny_edge@{SIZE}"
+    sees = {"normal": [depth], "semseg": [], "canny_edge": [depth], "caption": [depth, canny], "det": []}
+    sees["color_palette"] = ["caption"]
+    made = plan(["depth", *sees], state, steps=1, tokens=6, temperature=1.0, guidance=1.5)
+    for name, seen in sees.items():
+        made = made.edit(name, sees=seen)
+    mixed = assert_equal(made, state)
+    alone = assert_equal(made.independent(), state)
+    assert not torch.equal(mixed.tracks[canny].ids, alone.tracks[canny].ids)
+    assert torch.equal(mixed.tracks["det"].ids, alone.tracks["det"].ids)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_independent_one_step_targets(temperature: float) -> None:
     assert_equal(plan(GRIDS, canvas(), temperature=temperature, guidance=2.0, top_p=0.8), canvas())

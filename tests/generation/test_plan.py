@@ -119,10 +119,16 @@ def test_words_to_picture_goes_through_clip() -> None:
     plan = model().plan(["rgb"], ["caption"])
     assert [t.modality for t in plan.targets] == ["clip", "rgb"] and plan.requested == ("rgb",)
     assert [t.modality for t in model().plan(["rgb"], ["depth"]).targets] == ["rgb"]
-    for via, expected in (([], ["rgb"]), (["normal"], ["normal", "rgb"]), (["pose"], ["rgb"])):
+
+    def asking_for(via: object) -> AnyToAny:
         info = replace(bundle().info, generation={"anything/rgb": {"via": via}})
-        other = AnyToAny(replace(bundle(), info=info)).plan(["rgb"], ["caption"])
-        assert [t.modality for t in other.targets] == expected
+        return AnyToAny(replace(bundle(), info=info))
+
+    for via, expected in (([], ["rgb"]), (["normal"], ["normal", "rgb"]), (["t5_caption"], ["rgb"])):
+        assert [t.modality for t in asking_for(via).plan(["rgb"], ["caption"]).targets] == expected
+    for wrong in (["normals"], "clip"):
+        with pytest.raises(UnknownNameError, match="modality"):
+            asking_for(wrong).plan(["rgb"], ["caption"])
 
 
 def test_what_each_target_sees_is_planned_and_shown() -> None:
