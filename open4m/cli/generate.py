@@ -32,6 +32,7 @@ def generate(
     seed: int = 0,
     samples: int = 1,
     ensemble: int = 1,
+    best_of: int = 1,
     fit: Fit = "crop",
     repeats: int | None = None,
     guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
@@ -54,6 +55,8 @@ def generate(
 
     open4m generate --caption "a street" --metadata brightness=60 n_humans=2 --guidance caption=2 metadata=3 --to rgb
 
+    open4m generate --caption "a beach" --metadata brightness=90 --to rgb --best-of 8
+
     open4m generate photo.jpg --mask hole.png --to rgb --set rgb.steps=12 rgb.temperature=0.7
 
     Args:
@@ -67,6 +70,7 @@ def generate(
         seed: same seed, same result.
         samples: variations per input.
         ensemble: merge so many samples per input into one, with maps of where they disagree.
+        best_of: draw so many samples per input and keep the one from which the model best reads what was given.
         fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
         repeats: how often sequences (boxes, captions, …) are drawn, to be merged; default: as the model asks for.
         guidance: how strongly everything given counts, or each of several inputs: 0 ignores it, more follows it, a
@@ -80,14 +84,13 @@ def generate(
         json: print a JSON summary (with --plan: the plan) instead of text.
     """
     from open4m.generation import Ensemble, preview_upscale, sampling_plan
+    from open4m.generation import best_of as choose_best
+    from open4m.generation.agreement import check_best_of
+    from open4m.hub import describe
 
     inputs = inputs_of(given)
     jobs = [replace(job, inputs=masked(mask, job.inputs)) for job in _jobs(files, inputs, out)]
-    for option, count in (("--samples", samples), ("--ensemble", ensemble)):
-        if count < 1:
-            raise GenerationError(f"{option} is {count}; expected at least 1.")
-    if samples > 1 and ensemble > 1:
-        raise GenerationError("--samples gives variations, --ensemble merges them. Leave out one of the two.")
+    drawn = _number_of_samples(samples, ensemble, best_of)
     if not jobs[0].inputs and not to and load_plan is None:
         raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
     planned = _planned(model, loading, jobs[0].inputs, to, via, guidance, settings, load_plan)
@@ -95,6 +98,7 @@ def generate(
         planned = _repeated(planned, repeats)
     if ensemble > 1:
         planned = sampling_plan(planned)
+    check_best_of(describe(model).config, planned, best_of)
     plans = {"plan": planned}
     if super_resolution is not None:
         plans["super_resolution"] = preview_upscale(super_resolution, planned, loading.format)
@@ -110,16 +114,34 @@ def generate(
             result = loaded.generate(
                 job.inputs,
                 seed=seed,
-                samples=max(samples, ensemble) if max(samples, ensemble) > 1 else None,
+                samples=drawn if drawn > 1 else None,
                 plan=planned,
                 fit=fit,
-                super_resolution=finer,
+                super_resolution=finer if best_of == 1 else None,
                 progress=results.progress(job.name),
             )
+            if best_of > 1:
+                result = choose_best(loaded, result)
+                result = result if finer is None else finer.upscale(result)
             if ensemble > 1:
                 results.write_ensemble(Ensemble(result), job.folder, job.name, values)
             else:
                 results.write(result, job.folder, job.name, values)
+
+
+def _number_of_samples(samples: int, ensemble: int, best_of: int) -> int:
+    """How many are drawn per input."""
+    counts = {"--samples": samples, "--ensemble": ensemble, "--best-of": best_of}
+    for option, count in counts.items():
+        if count < 1:
+            raise GenerationError(f"{option} is {count}; expected at least 1.")
+    several = [option for option, count in counts.items() if count > 1]
+    if len(several) > 1:
+        raise GenerationError(
+            f"{' and '.join(several)}: --samples gives variations, --ensemble merges them, --best-of keeps one. Leave "
+            "out all but one."
+        )
+    return max(counts.values())
 
 
 def _planned(

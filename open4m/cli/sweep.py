@@ -25,6 +25,7 @@ def sweep(
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     contexts: int = 4,
     alone: bool = False,
+    best_of: int = 1,
     guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
     out: Path = Path("out/sweep"),
     model: str = "scenes-tiny",
@@ -47,6 +48,8 @@ def sweep(
         contexts: seeds of what is given; with nothing given, so many held-out scenes are looked at, and their captions
             are given (for metadata.caption_…: their pictures).
         alone: give nothing but the control.
+        best_of: draw so many candidates of every picture and keep the one from which the model best reads what was
+            given.
         guidance: a number weighs the control alone, above 1 exaggerates it; or weights as for open4m generate, such as
             caption=2 metadata=5, of the control and of what else is given.
         out: where strips, sweep.json, sweep.md and index.html go.
@@ -58,6 +61,7 @@ def sweep(
     from open4m.app.steering import write_sweeps
     from open4m.steering.controls import parse_control
     from open4m.steering.sweep import sweep as run
+    from open4m.steering.sweep import sweep_plan
     from open4m.steering.tables import sweep_table
 
     if not controls:
@@ -71,15 +75,18 @@ def sweep(
     weighed = weights(guidance)
     loaded = loading.load(model)
     scenes = _scenes(loaded)
+    jobs = [
+        (
+            *(control, asked or control.usual(scenes)),
+            [loaded.view(values)] * contexts if values or alone else _contexts(scenes, control.output, contexts),
+        )
+        for control, asked in wanted
+    ]
+    for control, _, beside in jobs:  # all of them, before the first one is worked on
+        sweep_plan(loaded, control, beside[0], weighed, best_of)
     with Bars(quiet=False) as bars:
-        made = [
-            run(
-                loaded, control, asked or control.usual(scenes),
-                [loaded.view(values)] * contexts if values or alone else _contexts(scenes, control.output, contexts),
-                guidance=weighed, seed=seed, batch_size=batch_size, progress=bars.tell,
-            )
-            for control, asked in wanted
-        ]  # fmt: skip
+        options = {"seed": seed, "batch_size": batch_size, "progress": bars.tell}
+        made = [run(loaded, *job, guidance=weighed, best_of=best_of, **options) for job in jobs]
     page = write_sweeps(out, loaded.bundle.info.name, made)
     print_table("Does it follow?", sweep_table(made))
     Console(stderr=True).print(f"[bold green]done[/] {escape(str(page))}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Any-to-any generation: plan → steps → canvas → result."""
 
+from open4m.generation.agreement import best_of
 from open4m.generation.ensemble import Ensemble, sampling_plan
 from open4m.generation.features import TokenFeatures
 from open4m.generation.inputs import Tokens
@@ -21,6 +22,7 @@ __all__ = [
     "TargetPlan",
     "TokenFeatures",
     "Tokens",
+    "best_of",
     "load",
     "preview",
     "preview_upscale",

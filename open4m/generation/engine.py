@@ -42,6 +42,15 @@ class Outcome:
     repeated: dict[str, list[list[list[int]]]] = field(default_factory=dict)
     merged: dict[str, list[Any]] = field(default_factory=dict)
 
+    def take(self, rows: Sequence[int]) -> Outcome:
+        """The same for a selection of samples."""
+        return Outcome(
+            self.canvas.take(rows),
+            {name: found[list(rows)] for name, found in self.probabilities.items()},
+            {name: [ids[row] for row in rows] for name, ids in self.repeated.items()},
+            {name: [values[row] for row in rows] for name, values in self.merged.items()},
+        )
+
     def with_target(self, stream: str, made: Callable[[], Outcome]) -> Outcome:
         """The same with one more target, taken from where it was made."""
         part = made()

@@ -155,15 +155,20 @@ class Ensemble(Mapping[str, MergedItem]):
 def _check(result: Result) -> None:
     if len(result.samples) < 2:
         raise GenerationError("An ensemble needs at least two samples of the input: model.generate(…, samples=8).")
+    require_one_input(result)
     plan = result.plan
-    for name in set(plan.inputs) - {target.stream for target in plan.targets}:
-        track = result.canvas.tracks[name]
-        parts = [part for part in (track.ids, track.known, track.dense) if part is not None]
-        if not all(bool((part == part[:1]).all()) for part in parts):
-            raise GenerationError(f"The samples differ in {name}: an ensemble is made of samples of one input.")
     alike = [t.modality for t in plan.targets if t.decode == "expected" and t.modality in plan.requested]
     if alike and not plan.chained:
         raise GenerationError(
             f"All samples of {', '.join(alike)} are alike: they are the mean of what the model expects. Draw them: "
             "model.generate(…, plan=sampling_plan(model.plan(targets, inputs)), samples=8)."
         )
+
+
+def require_one_input(result: Result) -> None:
+    """Raise :class:`GenerationError` if the samples of a result were given different things."""
+    for name in set(result.plan.inputs) - {target.stream for target in result.plan.targets}:
+        track = result.canvas.tracks[name]
+        parts = [part for part in (track.ids, track.known, track.dense) if part is not None]
+        if not all(bool((part == part[:1]).all()) for part in parts):
+            raise GenerationError(f"The samples differ in {name}: expected samples of one input.")

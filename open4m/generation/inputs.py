@@ -56,6 +56,10 @@ class Given:
     letterboxes: list[View | None]
     batched: bool
 
+    def only(self, row: int) -> Given:
+        """The inputs of one sample."""
+        return Given(self.canvas.take([row]), [self.pictures[row]], [self.letterboxes[row]], batched=False)
+
 
 class InputReader:
     """Reads inputs for one bundle: one view (a square at the model's size) for all modalities of a sample."""

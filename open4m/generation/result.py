@@ -230,6 +230,7 @@ class Result(Mapping[str, Any]):
         self.batched = given.batched
         self.given = given
         self.outcome = outcome
+        self._codecs = codecs
         self._scenes = [
             (Background(picture), letterbox)
             for picture, letterbox in zip(given.pictures, given.letterboxes, strict=True)
@@ -240,6 +241,12 @@ class Result(Mapping[str, Any]):
         ]
         for (background, _), sample in zip(self._scenes, self.samples, strict=True):
             background.generated = sample._items.get("rgb")
+
+    def only(self, row: int) -> Result:
+        """The result of one sample alone, as if nothing else had been asked for (before super-resolution)."""
+        return Result(
+            self.plan, self.outcome.take([row]), self._codecs, self.seeds[row : row + 1], self.given.only(row), self.fit
+        )
 
     def with_finer(self, plan: Plan, outcome: Outcome, codecs: Codecs) -> Result:
         """The result with the items that a super-resolution model made in the place of the coarse ones."""

@@ -10,6 +10,7 @@ import numpy as np
 from open4m.errors import GenerationError
 from open4m.evaluation.evaluate import Progress
 from open4m.evaluation.measures import Sample
+from open4m.generation.agreement import agreement, best_rows
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.plan import Plan
 from open4m.generation.result import Item
@@ -38,20 +39,27 @@ def run_rows(
     batch_size: int = 16,
     progress: Progress | None = None,
     what: str = "",
+    best_of: int = 1,
 ) -> list[dict[str, Item]]:
     """For every row, what the plan was asked for. All rows give the same modalities, those of the plan.
 
     Args:
-        batch_size: rows that are generated together; results do not depend on it.
+        batch_size: samples that are generated together; results do not depend on it.
+        best_of: candidates of each row, of which the one that agrees best with the inputs is kept
+            (:mod:`open4m.generation.agreement`); those of seed s have the seeds ``s · best_of`` and on.
         progress: called as ``progress(what, done, total)``.
     """
     found: list[dict[str, Item]] = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
+    together = max(1, batch_size // best_of)
+    for start in range(0, len(rows), together):
+        batch = [(given, seed * best_of + k) for given, seed in rows[start : start + together] for k in range(best_of)]
         names = list(batch[0][0])
         inputs = {name: [given[name] for given, _ in batch] for name in names}
         result = model.generate(inputs, plan=plan, seed=[seed for _, seed in batch], samples=len(batch))
-        found += [{name: sample[name] for name in plan.requested} for sample in result.samples]
+        kept = range(len(batch))
+        if best_of > 1:
+            kept = best_rows(agreement(model.bundle.model, result), best_of)
+        found += [{name: result.samples[row][name] for name in plan.requested} for row in kept]
         if progress is not None:
             progress(what, len(found), len(rows))
     return found

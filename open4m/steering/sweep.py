@@ -10,6 +10,7 @@ import numpy as np
 
 from open4m.errors import GenerationError
 from open4m.evaluation.evaluate import Progress, direct_plan
+from open4m.generation.agreement import check_best_of
 from open4m.generation.passes import Weights
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.plan import Plan
@@ -75,6 +76,7 @@ class Sweep:
         output: what was generated.
         items: (contexts, V) generated items.
         seeds: one per context.
+        best_of: candidates of every item.
         checks: one per measure.
         plan: how everything was generated.
     """
@@ -87,6 +89,7 @@ class Sweep:
     output: str
     items: tuple[tuple[Item, ...], ...]
     seeds: tuple[int, ...]
+    best_of: int
     checks: tuple[Follows, ...]
     plan: Plan
 
@@ -99,6 +102,7 @@ class Sweep:
             "output": self.output,
             "contexts": len(self.items),
             "seeds": list(self.seeds),
+            "best_of": self.best_of,
             "checks": [check.to_dict() for check in self.checks],
             "plan": self.plan.to_dict(),
         }
@@ -111,6 +115,7 @@ def sweep(
     contexts: Sequence[Mapping[str, Any]],
     *,
     guidance: Weights | None = None,
+    best_of: int = 1,
     seed: int = 0,
     batch_size: int = 16,
     progress: Progress | None = None,
@@ -120,9 +125,10 @@ def sweep(
     Args:
         values: at least two.
         contexts: what else is given, as the model sees it; the same modalities in all, or none. Context i has the seed
-            ``seed + i`` at every value, so that only the control differs along a strip.
+            ``seed + i`` at every value, so that only the control differs along a strip (candidates: :func:`run_rows`).
         guidance: as of :meth:`AnyToAny.plan`, but one number is the weight of the control alone,
             ``{control.modality: guidance}``; default: as in the plan, on everything that is given.
+        best_of: candidates of every picture, of which the one that agrees best with what was given is kept.
 
     Raises:
         GenerationError: fewer than two values or no context, or the model knows the control or its output not.
@@ -134,9 +140,8 @@ def sweep(
         for number, context in enumerate(contexts)
         for value in values
     ]
-    weights = {control.modality: guidance} if isinstance(guidance, float | int) else guidance
-    plan = model.plan([control.output], list(rows[0][0]), guidance=weights)
-    made = run_rows(model, rows, plan, batch_size, progress, control.name)
+    plan = sweep_plan(model, control, contexts[0], guidance, best_of)
+    made = run_rows(model, rows, plan, batch_size, progress, control.name, best_of)
     outputs = [items[control.output] for items in made]
     pictures, seeds = [item.square for item in outputs], [seed for _, seed in rows]
     read = _read(model, control, pictures, seeds, batch_size, progress)
@@ -154,9 +159,25 @@ def sweep(
         control.output,
         tuple(map(tuple, strips)),
         tuple(seed + number for number in range(len(contexts))),
+        best_of,
         checks,
         plan,
     )
+
+
+def sweep_plan(
+    model: AnyToAny,
+    control: Control,
+    context: Mapping[str, Any],
+    guidance: Weights | None = None,
+    best_of: int = 1,
+) -> Plan:
+    """How a sweep generates. Raises :class:`GenerationError` for what cannot be done; arguments: :func:`sweep`."""
+    given = list(dict.fromkeys((*context, control.modality)))
+    weights = {control.modality: guidance} if isinstance(guidance, float | int) else guidance
+    plan = model.plan([control.output], given, guidance=weights)
+    check_best_of(model.bundle.model.config, plan, best_of)
+    return plan
 
 
 def reading(

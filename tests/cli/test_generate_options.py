@@ -82,5 +82,16 @@ def test_ensembles_are_merged_and_shown_with_their_uncertainty(
     capsys.readouterr()
     assert main([*common, "--ensemble", "2", "--samples", "2"]) == 2
     assert main([*common, "--ensemble", "0"]) == 2
+    assert main([*common, "--best-of", "2", "--out", "p"]) == 2
     errors = capsys.readouterr().err
-    assert "Leave out one of the two" in errors and "--ensemble is 0" in errors
+    assert "Leave out all but one" in errors and "--ensemble is 0" in errors
+    assert "nothing can be read" in errors and not (place / "p").exists()
+
+
+def test_the_best_of_several_samples_is_written(model: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["generate", "--caption", "a red ball", "--model", model, "--to", "rgb", "--seed", "5", "--json"]
+    assert main([*common, "--best-of", "3", "--out", "o"]) == 0
+    (kept,) = json.loads(capsys.readouterr().out)["results"]
+    assert kept["seeds"][0] in (5, 6, 7)
+    assert main([*common[:-2], str(kept["seeds"][0]), "--json", "--out", "p"]) == 0
+    assert (place / "o" / "rgb.png").read_bytes() == (place / "p" / "rgb.png").read_bytes()

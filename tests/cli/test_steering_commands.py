@@ -30,6 +30,9 @@ def test_a_sweep_draws_its_strips_and_says_what_follows(
     with Image.open(place / "o" / "metadata.brightness.png") as strip:
         assert strip.width > strip.height  # three values, two contexts
     assert "rank correlation" in (place / "o" / "sweep.md").read_text()
+    best = ["sweep", "metadata.brightness=40,200", "--model", model, "--contexts", "1", "--alone", "--best-of", "2"]
+    assert main([*best, "--out", "p"]) == 0
+    assert "metadata.brightness alone, best of 2" in (place / "p" / "sweep.md").read_text()
 
 
 def test_a_bad_sweep_is_refused_before_anything_is_made(
@@ -39,6 +42,9 @@ def test_a_bad_sweep_is_refused_before_anything_is_made(
     assert "Did you mean 'brightness'" in refused(capsys, "sweep", "metadata.brightnes", "--model", model)
     both = refused(capsys, "sweep", "metadata.brightness", "--alone", "--caption", "a dog", "--model", model)
     assert "--alone, yet caption given" in both
+    several = ["sweep", "metadata.brightness", "color_palette", "--alone", "--model", model]
+    assert "metadata" in refused(capsys, *several, "--guidance", "metadata=3")  # of which the second has none
+    assert "best of 0" in refused(capsys, *several, "--best-of", "0")
     assert "--contexts is 0" in refused(capsys, "sweep", "metadata.brightness", "--contexts", "0", "--model", model)
     assert not everything_in(place)
 

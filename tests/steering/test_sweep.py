@@ -10,7 +10,7 @@ from tiny_bundle import bundle, picture
 from tiny_data import values
 
 from open4m.errors import GenerationError
-from open4m.generation import AnyToAny
+from open4m.generation import AnyToAny, best_of
 from open4m.generation.result import Item
 from open4m.modalities.coco import panoptic_value
 from open4m.modalities.det import Box
@@ -56,6 +56,20 @@ def test_guidance_is_on_the_control_alone() -> None:
     assert weighed.plan == model().plan(["rgb"], given, guidance=apart)
     tokens = [[item.tokens.tolist() for item in made.items[0]] for made in (plain, strong)]
     assert tokens[0] != tokens[1] and len(strong.checks) == 3
+
+
+def test_the_best_of_several_candidates_is_kept() -> None:
+    contexts = [{"caption": "a dog"}, {"caption": "a red ball"}]
+    made = swept("metadata.brightness=40,200", contexts, seed=5, best_of=3, batch_size=5)
+    assert made.best_of == made.to_dict()["best_of"] == 3
+    for context, seed, strip in zip(contexts, (5, 6), made.items, strict=True):
+        for value, item in zip((40.0, 200.0), strip, strict=True):
+            inputs = {**context, "metadata": {"brightness": value}}
+            result = model().generate(inputs, plan=made.plan, seed=3 * seed, samples=3)
+            assert item.tokens.tolist() == best_of(model(), result)["rgb"].tokens.tolist()
+    assert sweep_table([made])[1][0][0] == "metadata.brightness with caption, best of 3"
+    with pytest.raises(GenerationError, match="best of 0"):
+        swept("metadata.brightness=40,200", contexts, best_of=0)
 
 
 def test_counts_are_read_from_the_generated_picture(monkeypatch: pytest.MonkeyPatch) -> None:
