@@ -20,6 +20,8 @@ import open4m
 from open4m.evaluation.heldout import SHARD_SIZE, heldout_values
 from open4m.files import atomic_path
 from open4m.generation import AnyToAny, Masked
+from open4m.generation.agreement import agreement
+from open4m.labeling.metadata import measure_metadata
 from open4m.modalities.det import Box
 from open4m.modalities.drawing import font
 from open4m.modalities.human_poses import Person
@@ -167,6 +169,19 @@ def metadata(model: AnyToAny, scene: Values) -> Tiles:
     return tiles
 
 
+def best(model: AnyToAny, scene: Values) -> Tiles:
+    """Samples of one request, the one that agrees best first."""
+    given = {"caption": scene["caption"], "metadata": {"brightness": 90.0}}
+    drawn = model.generate(given, ["rgb"], samples=8)
+    scores = np.mean(list(agreement(model.bundle.model, drawn).values()), axis=0)
+    tiles: Tiles = []
+    for number, row in enumerate(np.argsort(-scores)[[0, 1, 2, -2, -1]]):
+        picture = drawn["rgb"][row]
+        told = f"{measure_metadata(picture.value)['brightness']:.0f} (agrees {scores[row]:.2f})"
+        tiles.append((f"kept: {told}" if number == 0 else told, picture.image))
+    return tiles
+
+
 def via(model: AnyToAny, scene: Values) -> Tiles:
     """A picture directly, and by way of what is in it."""
     tiles: Tiles = []
@@ -192,7 +207,7 @@ STRIPS: dict[str, Callable[[AnyToAny, Values], Tiles]] = {
     function.__name__: function
     for function in (
         *(weights, schemes, hole, repaint, edit, boxes, people, polygons),
-        *(edges, metadata, via, stream),
+        *(edges, metadata, best, via, stream),
     )
 }
 NEEDED = {"boxes": "det", "people": "human_poses", "polygons": "sam_instance"}

@@ -32,6 +32,11 @@ FIELDS = (
     *("objectness", "semantic_diversity", "geometric_complexity", "n_humans", "n_coco_instances", "caption_n_words"),
 )
 CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.person=0,1,2,3")
+BEST_OF = (
+    *("metadata.brightness", "metadata.saturation", "metadata.colorfulness", "metadata.walkability"),
+    *("metadata.n_humans", "det.person"),
+)
+"""Controls that are also swept, beside captions, with the best of several candidates."""
 DRAWN = ("metadata.walkability", "color_palette")
 TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
 _CELL, _COLOURS = 112, 96
@@ -48,6 +53,7 @@ class Settings:
         contexts: held-out scenes in which each control is swept, at most 24.
         scenes: held-out views of the ensembles, at most 72.
         samples: of each view.
+        best_of: candidates of each picture in a second sweep of some controls; 1 = none.
         batch_size: generated together.
     """
 
@@ -57,6 +63,7 @@ class Settings:
     contexts: int = 12
     scenes: int = 72
     samples: int = 8
+    best_of: int = 4
     batch_size: int = 16
 
 
@@ -76,7 +83,8 @@ def main(settings: Settings) -> None:
         control, asked = parse_control(text)
         values = asked or control.usual(firsts)
         for contexts in _contexts(control.output, firsts[: settings.contexts]):
-            sweeps.append(sweep(model, control, values, contexts, **options))
+            again = settings.best_of if contexts[0] and control.name in BEST_OF else 1
+            sweeps += [sweep(model, control, values, contexts, best_of=n, **options) for n in sorted({1, again})]
             if control.name in DRAWN and not contexts[0]:
                 strip = draw_strip(sweeps[-1], rows=2, size=_CELL)
                 _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
@@ -107,7 +115,7 @@ def _contexts(output: str, scenes: Sequence[Mapping[str, Any]]) -> list[list[dic
 
 
 def _write(settings: Settings, tables: dict[str, Rows]) -> None:
-    changed = "".join(f" --{name} {value}" for name, value in _given(settings))
+    changed = "".join(f" --{name.replace('_', '-')} {value}" for name, value in _given(settings))
     title = f"# Steering {settings.model}: what was measured\n\n`python -m recipes.steering_report{changed}`\n"
     parts = [f"\n{text}\n\n{markdown_table(*table, left=2)}" for text, table in tables.items()]
     write_bytes(settings.out / "steering-results.md", (title + "".join(parts)).encode())
@@ -116,7 +124,7 @@ def _write(settings: Settings, tables: dict[str, Rows]) -> None:
 def _given(settings: Settings) -> Sequence[tuple[str, object]]:
     """What differs from the defaults, as it does on the command line."""
     usual = Settings()
-    given = [(name, getattr(settings, name)) for name in ("model", "contexts", "scenes", "samples")]
+    given = [(name, getattr(settings, name)) for name in ("model", "contexts", "scenes", "samples", "best_of")]
     changed = [(name, value) for name, value in given if value != getattr(usual, name)]
     return changed if settings.controls == usual.controls else [("controls", " ".join(settings.controls)), *changed]
 

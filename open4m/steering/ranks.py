@@ -36,7 +36,8 @@ def mean_rank_correlation(asked: np.ndarray, found: np.ndarray, seed: int = 0) -
         x, y = _standard(asked[known]), _standard(row[known])
         mean += float(y @ x) / len(found)
         drawn += generator.permuted(np.tile(y, (_DRAWS, 1)), axis=1) @ x / len(found)
-    return mean, float((1 + np.sum(drawn >= mean - 1e-12)) / (_DRAWS + 1))
+    told = round(mean, 12) + 0.0  # of what cancels out, no rounding error and no -0 is left
+    return told, float((1 + np.sum(drawn >= mean - 1e-12)) / (_DRAWS + 1))
 
 
 def _standard(values: np.ndarray) -> np.ndarray:

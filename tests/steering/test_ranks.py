@@ -48,6 +48,8 @@ def test_what_follows_is_told_from_chance() -> None:
     mean, chance = mean_rank_correlation(asked, -asked + offsets)
     assert mean == pytest.approx(-1) and chance > 0.99
     assert mean_rank_correlation(asked, np.zeros((4, 5))) == (0, 1)
+    cancelled, _ = mean_rank_correlation(asked, np.array([[0, 2, 1, 3, 3], [3, 1, 2, 0, 0]]))
+    assert f"{cancelled:.3g}" == "0"
     # of no effect, one in twenty seems to follow
     chances = [mean_rank_correlation(asked, generator.normal(size=(4, 5)), seed)[1] for seed in range(60)]
     assert np.mean(np.array(chances) < 0.05) < 0.15 and 0.35 < np.mean(chances) < 0.65
