@@ -20,7 +20,7 @@ import open4m
 from open4m.evaluation.heldout import SHARD_SIZE, heldout_values
 from open4m.files import atomic_path
 from open4m.generation import AnyToAny, Masked
-from open4m.generation.agreement import agreement
+from open4m.generation.agreement import standing
 from open4m.labeling.metadata import measure_metadata
 from open4m.modalities.det import Box
 from open4m.modalities.drawing import font
@@ -173,11 +173,11 @@ def best(model: AnyToAny, scene: Values) -> Tiles:
     """Samples of one request, the one that agrees best first."""
     given = {"caption": scene["caption"], "metadata": {"brightness": 90.0}}
     drawn = model.generate(given, ["rgb"], samples=8)
-    scores = np.mean(list(agreement(model.bundle.model, drawn).values()), axis=0)
+    (scores,) = standing(model.bundle.model, drawn, len(drawn.samples))
     tiles: Tiles = []
-    for number, row in enumerate(np.argsort(-scores)[[0, 1, 2, -2, -1]]):
+    for number, row in enumerate(np.argsort(-scores, kind="stable")[[0, 1, 2, -2, -1]]):
         picture = drawn["rgb"][row]
-        told = f"{measure_metadata(picture.value)['brightness']:.0f} (agrees {scores[row]:.2f})"
+        told = f"brightness {measure_metadata(picture.value)['brightness']:.0f}, agrees {scores[row]:+.1f}"
         tiles.append((f"kept: {told}" if number == 0 else told, picture.image))
     return tiles
 

@@ -32,11 +32,9 @@ FIELDS = (
     *("objectness", "semantic_diversity", "geometric_complexity", "n_humans", "n_coco_instances", "caption_n_words"),
 )
 CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.person=0,1,2,3")
-BEST_OF = (
-    *("metadata.brightness", "metadata.saturation", "metadata.colorfulness", "metadata.walkability"),
-    *("metadata.n_humans", "det.person"),
-)
-"""Controls that are also swept, beside captions, with the best of several candidates."""
+BEST_OF = tuple(f"metadata.{field}" for field in ("brightness", "saturation", "contrast", "colorfulness"))
+"""Controls that are also swept, beside captions, with the best of several candidates. What is measured of them is
+measured without the model, which is the judge."""
 DRAWN = ("metadata.walkability", "color_palette")
 TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
 _CELL, _COLOURS = 112, 96
@@ -83,7 +81,7 @@ def main(settings: Settings) -> None:
         control, asked = parse_control(text)
         values = asked or control.usual(firsts)
         for contexts in _contexts(control.output, firsts[: settings.contexts]):
-            again = settings.best_of if contexts[0] and control.name in BEST_OF else 1
+            again = max(1, settings.best_of) if contexts[0] and control.name in BEST_OF else 1
             sweeps += [sweep(model, control, values, contexts, best_of=n, **options) for n in sorted({1, again})]
             if control.name in DRAWN and not contexts[0]:
                 strip = draw_strip(sweeps[-1], rows=2, size=_CELL)

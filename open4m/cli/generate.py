@@ -70,7 +70,8 @@ def generate(
         seed: same seed, same result.
         samples: variations per input.
         ensemble: merge so many samples per input into one, with maps of where they disagree.
-        best_of: draw so many samples per input and keep the one from which the model best reads what was given.
+        best_of: draw so many samples per input and keep the one from which the model best reads what was given; it is
+            no part of the plan.
         fit: the model sees squares: the largest centred one of a picture, or all of it between bars.
         repeats: how often sequences (boxes, captions, …) are drawn, to be merged; default: as the model asks for.
         guidance: how strongly everything given counts, or each of several inputs: 0 ignores it, more follows it, a
@@ -98,7 +99,8 @@ def generate(
         planned = _repeated(planned, repeats)
     if ensemble > 1:
         planned = sampling_plan(planned)
-    check_best_of(describe(model).config, planned, best_of)
+    if best_of > 1:
+        check_best_of(describe(model).config, planned, best_of)
     plans = {"plan": planned}
     if super_resolution is not None:
         plans["super_resolution"] = preview_upscale(super_resolution, planned, loading.format)
@@ -122,7 +124,7 @@ def generate(
             )
             if best_of > 1:
                 result = choose_best(loaded, result)
-                result = result if finer is None else finer.upscale(result)
+                result = result if finer is None else finer.upscale(result, progress=results.progress(job.name))
             if ensemble > 1:
                 results.write_ensemble(Ensemble(result), job.folder, job.name, values)
             else:

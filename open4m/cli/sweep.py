@@ -106,7 +106,10 @@ def _contexts(scenes: list[dict[str, Any]], output: str, count: int) -> list[dic
     name = "rgb" if output == "caption" else "caption"
     if count > len(scenes):
         raise GenerationError(f"--contexts is {count}; {len(scenes)} held-out scenes ship with the package.")
-    return [{name: scene[name]} for scene in scenes[:count] if name in scene]
+    found = [{name: scene[name]} for scene in scenes[:count] if name in scene]
+    if not found:
+        raise GenerationError(f"This model knows no {name}, which would be given. Give something else, or --alone.")
+    return found
 
 
 def print_table(title: str, table: Rows) -> None:

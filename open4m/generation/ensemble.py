@@ -167,8 +167,7 @@ def _check(result: Result) -> None:
 
 def require_one_input(result: Result) -> None:
     """Raise :class:`GenerationError` if the samples of a result were given different things."""
-    for name in set(result.plan.inputs) - {target.stream for target in result.plan.targets}:
-        track = result.canvas.tracks[name]
+    for name, track in result.given.canvas.tracks.items():
         parts = [part for part in (track.ids, track.known, track.dense) if part is not None]
         if not all(bool((part == part[:1]).all()) for part in parts):
             raise GenerationError(f"The samples differ in {name}: expected samples of one input.")

@@ -244,9 +244,13 @@ class Result(Mapping[str, Any]):
 
     def only(self, row: int) -> Result:
         """The result of one sample alone, as if nothing else had been asked for (before super-resolution)."""
-        return Result(
-            self.plan, self.outcome.take([row]), self._codecs, self.seeds[row : row + 1], self.given.only(row), self.fit
-        )
+        given, outcome = self.given.only(row), self.outcome.take([row])
+        whole = self.outcome.canvas.tracks
+        kept = {
+            name: given.canvas.tracks[name] for name, track in self.given.canvas.tracks.items() if track is whole[name]
+        }
+        outcome.canvas = replace(outcome.canvas, tracks={**outcome.canvas.tracks, **kept})  # shared, as in all results
+        return Result(self.plan, outcome, self._codecs, [self.seeds[row]], given, self.fit)
 
     def with_finer(self, plan: Plan, outcome: Outcome, codecs: Codecs) -> Result:
         """The result with the items that a super-resolution model made in the place of the coarse ones."""

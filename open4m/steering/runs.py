@@ -9,17 +9,17 @@ import numpy as np
 
 from open4m.errors import GenerationError
 from open4m.evaluation.evaluate import Progress
-from open4m.evaluation.measures import Sample
-from open4m.generation.agreement import agreement, best_rows
+from open4m.evaluation.measures import Sample as Scene
+from open4m.generation.agreement import best_rows
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.plan import Plan
-from open4m.generation.result import Item
+from open4m.generation.result import Sample
 
 Row = tuple[Mapping[str, Any], int]
 """Inputs by modality, and a seed."""
 
 
-def scenes_with(samples: Sequence[Sample], names: Sequence[str]) -> list[Sample]:
+def scenes_with(samples: Sequence[Scene], names: Sequence[str]) -> list[Scene]:
     """The samples that hold all of these modalities. Raises :class:`GenerationError` if there are fewer than two."""
     held = [sample for sample in samples if all(name in sample for name in names)]
     if len(held) < 2:
@@ -40,16 +40,16 @@ def run_rows(
     progress: Progress | None = None,
     what: str = "",
     best_of: int = 1,
-) -> list[dict[str, Item]]:
-    """For every row, what the plan was asked for. All rows give the same modalities, those of the plan.
+) -> list[Sample]:
+    """For every row, what the plan was asked for, and its seed. All rows give the same modalities, those of the plan.
 
     Args:
-        batch_size: samples that are generated together; results do not depend on it.
+        batch_size: samples that are generated together (all candidates of a row are); results do not depend on it.
         best_of: candidates of each row, of which the one that agrees best with the inputs is kept
             (:mod:`open4m.generation.agreement`); those of seed s have the seeds ``s · best_of`` and on.
         progress: called as ``progress(what, done, total)``.
     """
-    found: list[dict[str, Item]] = []
+    found: list[Sample] = []
     together = max(1, batch_size // best_of)
     for start in range(0, len(rows), together):
         batch = [(given, seed * best_of + k) for given, seed in rows[start : start + together] for k in range(best_of)]
@@ -58,8 +58,8 @@ def run_rows(
         result = model.generate(inputs, plan=plan, seed=[seed for _, seed in batch], samples=len(batch))
         kept = range(len(batch))
         if best_of > 1:
-            kept = best_rows(agreement(model.bundle.model, result), best_of)
-        found += [{name: result.samples[row][name] for name in plan.requested} for row in kept]
+            kept = best_rows(model.bundle.model, result, best_of)
+        found += [result.samples[row] for row in kept]
         if progress is not None:
             progress(what, len(found), len(rows))
     return found

@@ -75,7 +75,7 @@ class Sweep:
         requests: (V,) the values of ``modality`` in the first context.
         output: what was generated.
         items: (contexts, V) generated items.
-        seeds: one per context.
+        seeds: (contexts, V) of the items: the same along a strip, but where candidates were chosen.
         best_of: candidates of every item.
         checks: one per measure.
         plan: how everything was generated.
@@ -88,7 +88,7 @@ class Sweep:
     requests: tuple[Any, ...]
     output: str
     items: tuple[tuple[Item, ...], ...]
-    seeds: tuple[int, ...]
+    seeds: tuple[tuple[int, ...], ...]
     best_of: int
     checks: tuple[Follows, ...]
     plan: Plan
@@ -101,7 +101,7 @@ class Sweep:
             "values": list(self.labels),
             "output": self.output,
             "contexts": len(self.items),
-            "seeds": list(self.seeds),
+            "seeds": [list(strip) for strip in self.seeds],
             "best_of": self.best_of,
             "checks": [check.to_dict() for check in self.checks],
             "plan": self.plan.to_dict(),
@@ -149,7 +149,7 @@ def sweep(
     table = numbers.reshape(len(contexts), len(values), -1)
     asked = np.array([control.expected(value) for value in values], dtype=np.float64)
     checks = tuple(_check(name, asked[:, column], table[:, :, column]) for column, name in enumerate(control.measures))
-    strips = [outputs[start : start + len(values)] for start in range(0, len(outputs), len(values))]
+    strips = [made[start : start + len(values)] for start in range(0, len(made), len(values))]
     return Sweep(
         control.name,
         control.modality,
@@ -157,8 +157,8 @@ def sweep(
         tuple(map(control.label, values)),
         tuple(row[control.modality] for row, _ in rows[: len(values)]),
         control.output,
-        tuple(map(tuple, strips)),
-        tuple(seed + number for number in range(len(contexts))),
+        tuple(tuple(sample[control.output] for sample in strip) for strip in strips),
+        tuple(tuple(sample.seed for sample in strip) for strip in strips),
         best_of,
         checks,
         plan,

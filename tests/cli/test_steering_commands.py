@@ -24,7 +24,7 @@ def test_a_sweep_draws_its_strips_and_says_what_follows(
     assert everything_in(place / "o") == expected
     record = json.loads((place / "o" / "sweep.json").read_text())
     first, second = record["sweeps"]
-    assert first["values"] == ["40", "120", "200"] and first["contexts"] == 2 and first["seeds"] == [0, 1]
+    assert first["values"] == ["40", "120", "200"] and first["contexts"] == 2 and first["seeds"] == [[0] * 3, [1] * 3]
     assert [check["measure"] for check in second["checks"]] == ["lightness L*", "green–red a*", "blue–yellow b*"]
     assert 0 < first["checks"][0]["chance"] <= 1 and Plan.from_dict(first["plan"]).inputs == ("caption", "metadata")
     with Image.open(place / "o" / "metadata.brightness.png") as strip:
@@ -36,7 +36,7 @@ def test_a_sweep_draws_its_strips_and_says_what_follows(
 
 
 def test_a_bad_sweep_is_refused_before_anything_is_made(
-    model: str, place: Path, capsys: pytest.CaptureFixture[str]
+    model: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Nothing to vary" in refused(capsys, "sweep", "--model", model)
     assert "Did you mean 'brightness'" in refused(capsys, "sweep", "metadata.brightnes", "--model", model)
@@ -46,6 +46,10 @@ def test_a_bad_sweep_is_refused_before_anything_is_made(
     assert "metadata" in refused(capsys, *several, "--guidance", "metadata=3")  # of which the second has none
     assert "best of 0" in refused(capsys, *several, "--best-of", "0")
     assert "--contexts is 0" in refused(capsys, "sweep", "metadata.brightness", "--contexts", "0", "--model", model)
+    # of a model that knows no captions the held-out scenes have none
+    monkeypatch.setattr("open4m.cli.sweep._scenes", lambda _: [{"metadata": {"brightness": b}} for b in (9.0, 99.0)])
+    short = ["sweep", "metadata.brightness", "--contexts", "2", "--model", model]
+    assert "knows no caption" in refused(capsys, *short)
     assert not everything_in(place)
 
 

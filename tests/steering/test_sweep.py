@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tiny_data import values
 
 from open4m.errors import GenerationError
 from open4m.generation import AnyToAny, best_of
-from open4m.generation.result import Item
+from open4m.generation.result import Item, Sample
 from open4m.modalities.coco import panoptic_value
 from open4m.modalities.det import Box
 from open4m.steering import sweep as module
@@ -29,10 +29,19 @@ def swept(text: str, contexts: list[dict[str, Any]], **options: Any) -> Sweep:
     return sweep(model(), control, asked, contexts, **options)
 
 
+def read(name: str, value: Any, seed: int = 0) -> Sample:
+    """A sample that holds one known value."""
+
+    class Known:
+        square = value
+
+    return Sample({name: cast(Item, Known())}, [name], seed)
+
+
 def test_only_the_control_differs_along_a_strip() -> None:
     contexts = [{"caption": "a dog"}, {"caption": "a red ball"}]
     made = swept("metadata.brightness=40,120,200", contexts, seed=5, batch_size=4)
-    assert [len(strip) for strip in made.items] == [3, 3] and made.seeds == (5, 6)
+    assert [len(strip) for strip in made.items] == [3, 3] and made.seeds == ((5, 5, 5), (6, 6, 6))
     assert made.labels == ("40", "120", "200") and made.requests[0] == {"brightness": 40}
     (check,) = made.checks
     assert check.measure == "brightness" and check.asked == (40, 120, 200)
@@ -62,11 +71,12 @@ def test_the_best_of_several_candidates_is_kept() -> None:
     contexts = [{"caption": "a dog"}, {"caption": "a red ball"}]
     made = swept("metadata.brightness=40,200", contexts, seed=5, best_of=3, batch_size=5)
     assert made.best_of == made.to_dict()["best_of"] == 3
-    for context, seed, strip in zip(contexts, (5, 6), made.items, strict=True):
-        for value, item in zip((40.0, 200.0), strip, strict=True):
+    for row, context in enumerate(contexts):
+        for column, value in enumerate((40.0, 200.0)):
             inputs = {**context, "metadata": {"brightness": value}}
-            result = model().generate(inputs, plan=made.plan, seed=3 * seed, samples=3)
-            assert item.tokens.tolist() == best_of(model(), result)["rgb"].tokens.tolist()
+            best = best_of(model(), model().generate(inputs, plan=made.plan, seed=3 * (5 + row), samples=3))
+            assert made.items[row][column].tokens.tolist() == best["rgb"].tokens.tolist()
+            assert made.seeds[row][column] == best.seeds[0]
     assert sweep_table([made])[1][0][0] == "metadata.brightness with caption, best of 3"
     with pytest.raises(GenerationError, match="best of 0"):
         swept("metadata.brightness=40,200", contexts, best_of=0)
@@ -76,7 +86,7 @@ def test_counts_are_read_from_the_generated_picture(monkeypatch: pytest.MonkeyPa
     seen: list[tuple[str, ...]] = []
     run = module.run_rows
 
-    def watched(*arguments: Any) -> list[dict[str, Item]]:
+    def watched(*arguments: Any) -> list[Sample]:
         seen.append(arguments[2].requested)
         return run(*arguments)
 
@@ -94,36 +104,31 @@ def test_captions_are_measured_themselves() -> None:
 
 
 def test_a_model_that_follows_is_seen_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Painted:
-        def __init__(self, level: float) -> None:
-            self.square = np.full((8, 8, 3), level, np.uint8)
+    def painted(level: float, seed: int) -> Sample:
+        return read("rgb", np.full((8, 8, 3), level, np.uint8), seed)
 
-    def obedient(_: AnyToAny, rows: Any, *__: Any) -> list[dict[str, Any]]:
-        return [{"rgb": Painted(given["metadata"]["brightness"] + 3 * seed)} for given, seed in rows]
+    def obedient(_: AnyToAny, rows: Any, *__: Any) -> list[Sample]:
+        return [painted(given["metadata"]["brightness"] + 3 * seed, seed) for given, seed in rows]
 
     monkeypatch.setattr(module, "run_rows", obedient)
     made = swept("metadata.brightness=40,80,120,160,200", [{"caption": "a"}, {"caption": "b"}])
     (check,) = made.checks
     assert check.correlation == pytest.approx(1) and check.follows and 0.9 < check.pooled < 1
 
-    monkeypatch.setattr(module, "run_rows", lambda _, rows, *__: [{"rgb": Painted(7)} for _ in rows])
+    monkeypatch.setattr(module, "run_rows", lambda _, rows, *__: [painted(7, 0) for _ in rows])
     (check,) = swept("metadata.brightness=40,200", [{"caption": "a"}]).checks
     assert not check.follows and check.correlation == 0 and check.to_dict()["pooled_rank_correlation"] is None
 
 
 def test_what_cannot_be_measured_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Read:
-        def __init__(self, value: np.ndarray) -> None:
-            self.square = value
-
     tilted = np.zeros((2, 2, 3))
     tilted[0, :, 0], tilted[1, :, 2] = 1, 1  # two planes
 
-    def surfaces(_: AnyToAny, rows: Any, plan: Any, *__: Any) -> list[dict[str, Any]]:
+    def surfaces(_: AnyToAny, rows: Any, plan: Any, *__: Any) -> list[Sample]:
         """No surface in the first of every three pictures; in all others the same."""
         if plan.requested == ("rgb",):
-            return [{"rgb": Read(picture())} for _ in rows]
-        return [{"normal": Read(np.zeros((2, 2, 3)) if i % 3 == 0 else tilted)} for i in range(len(rows))]
+            return [read("rgb", picture()) for _ in rows]
+        return [read("normal", np.zeros((2, 2, 3)) if i % 3 == 0 else tilted) for i in range(len(rows))]
 
     monkeypatch.setattr(module, "run_rows", surfaces)
     made = swept("metadata.geometric_complexity=0.1,0.2,0.3", [{"caption": "a"}, {"caption": "b"}])
