@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from open4m.data.mixture import Component, Keep, Mixture
+from open4m.modalities.grammar import number_word
+from open4m.modalities.metadata import FIELDS
 
 _DENSE_7 = ("rgb", "depth", "normal", "semseg", "clip")
 _DENSE_21 = (*_DENSE_7, "dinov2", "imagebind", "canny_edge", "sam_edge")
@@ -22,6 +24,12 @@ def _tokens(bases: Iterable[str], size: int) -> tuple[str, ...]:
 def _same(streams: Iterable[str], alpha: float) -> dict[str, float]:
     return dict.fromkeys(streams, alpha)
 
+
+_SHOWN_FIELDS = tuple(
+    number_word(1, list(FIELDS).index(field))
+    for field in ("brightness", "saturation", "contrast", "colorfulness", "walkability")
+)
+"""What shows all over a picture. A model that sees a few of all fields, in any order, learns them many times slower."""
 
 _TARGETS_7 = (*_tokens(_DENSE_7, 224), "caption", "det")
 _STREAMS_7 = ("rgb@224", *_TARGETS_7)
@@ -135,8 +143,9 @@ def scenes(image_size: int = 112) -> Mixture:
     picture = {rgb: 10.0, **_same(_WORDS, 0.05)}  # now and then the first sentinel of a sequence, as when generating
     controls = {"metadata": 0.6, "color_palette": 0.4, "caption": 0.4, "det": 0.25}
     # Large concentrations, so that each of them is there: beside small shares of metadata no field would fit.
-    fields = {"caption": 10.0, "metadata": 4.0}
+    fields = {"caption": 10.0, "metadata": 6.0}
     colours = {"caption": 10.0, "color_palette": 10.0, "metadata": 2.0}
+    shown = {"metadata": _SHOWN_FIELDS}
     begun = {**_same(fields, 4.0), "color_palette": 1.0, "det": 0.5, tok_rgb: 4.0}  # as in later steps of generation
     to_layout = {**little, semseg: 1.0, depth: 0.3, normal: 0.2, "det": 0.1}
     mostly, given = {**little, tok_rgb: 1.0}, {**whole, "det": Keep.ALL, "metadata": Keep.PREFIX}
@@ -151,12 +160,12 @@ def scenes(image_size: int = 112) -> Mixture:
         Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
         Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
         Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
-        Component("caption and fields to picture", fields, mostly, given, (24, 44), (160, 160), weight=0.5),
-        Component("caption and colours to picture", colours, mostly, given, (30, 64), (160, 160), weight=0.2),
-        Component("controls to picture", controls, mostly, given, (4, 56), (160, 160), weight=0.25),
-        Component("metadata to picture", {"metadata": 1.0}, mostly, given, (3, 9), (160, 160), weight=0.25),
-        Component("controls and parts to picture", begun, mostly, given, (32, 128), (128, 128), weight=0.3),
-        Component("controls to layout", controls, to_layout, given, (3, 40), (160, 160), weight=0.15),
+        Component("caption and fields to picture", fields, mostly, given, (30, 50), (160, 160), 0.9, shown),
+        Component("fields to picture", {"metadata": 1.0}, mostly, given, (3, 9), (160, 160), 0.3, shown),
+        Component("controls and parts to picture", begun, mostly, given, (32, 128), (128, 128), 0.25, shown),
+        Component("caption and colours to picture", colours, mostly, given, (30, 64), (160, 160), 0.15),
+        Component("controls to picture", controls, mostly, given, (4, 56), (160, 160), weight=0.2),
+        Component("controls to layout", controls, to_layout, given, (3, 40), (160, 160), weight=0.1),
         Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.03),
         Component("hardly anything to all", _same(everything, 0.3), targets, whole, (0, 8), predicted, weight=0.01),
     )

@@ -166,6 +166,14 @@ def crop_target(target: list[int], budget: int | None, text: TextTokenizer, rng:
     return target[start : start + budget]
 
 
+def put_first(value: Content, words: Sequence[str], text: TextTokenizer) -> Content:
+    """Units that begin with one of ``words`` before all others; apart from that the order stays."""
+    if not words or isinstance(value, np.ndarray):
+        return value
+    ids = {text.encode(word)[0] for word in words}
+    return sorted(value, key=lambda unit: unit[0] not in ids)
+
+
 def mask_sequence(
     units: Units, inputs: int, targets: int | None, keep: Keep, text: TextTokenizer, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
@@ -210,6 +218,7 @@ def mask_sample(
             n_tgt = None if targets is None else int(targets[index])
             if (n_in or (spec.is_target and n_tgt != 0)) and (value := content(spec)) is not None:
                 keep = draw.component.keep.get(spec.name, Keep.RANDOM)
+                value = put_first(value, draw.component.first.get(spec.name, ()), text)
                 parts.add_sequence(index, value, n_in, n_tgt, keep, text, rng)
     if redistribute:
         inputs, targets = _redistribute(draw, streams, inputs, targets, parts, rng)

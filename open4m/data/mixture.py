@@ -38,6 +38,8 @@ class Component:
         input_tokens: fewest and most visible tokens; the number is drawn uniformly.
         target_tokens: the same for the predicted tokens; ``None`` = all tokens of target streams that are not visible.
         weight: how often the component is drawn, relative to the others.
+        first: stream → first words of the units of its sequences that come before all others (fields of metadata,
+            written in random order, of which the beginning is shown; not published).
     """
 
     name: str
@@ -47,6 +49,7 @@ class Component:
     input_tokens: tuple[int, int] = (256, 256)
     target_tokens: tuple[int, int] | None = (256, 256)
     weight: float = 1.0
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for low, high in filter(None, (self.input_tokens, self.target_tokens)):
@@ -111,7 +114,7 @@ class Mixture:
         """
         specs = {s.name: s for s in streams}
         for component in self.components:
-            for name in (*component.inputs, *component.targets, *component.keep):
+            for name in (*component.inputs, *component.targets, *component.keep, *component.first):
                 if name not in specs:
                     raise UnknownNameError(f"stream in mixture component {component.name!r}", name, specs)
             for name, alpha in component.inputs.items():
@@ -120,6 +123,9 @@ class Mixture:
             for name in component.keep:
                 if specs[name].kind not in (StreamKind.SEQUENCE, StreamKind.EMBEDDING):
                     raise DataError(f"mixture component {component.name!r}: {name} has no spans to keep.")
+            for name in component.first:
+                if specs[name].kind is not StreamKind.SEQUENCE:
+                    raise DataError(f"mixture component {component.name!r}: {name} has no words that could come first.")
 
 
 def _uniform(bounds: tuple[int, int], rng: np.random.Generator) -> int:

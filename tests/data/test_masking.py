@@ -23,6 +23,7 @@ from open4m.data.masking import (
     mask_sample,
     mask_sequence,
     mask_states,
+    put_first,
     span_mask,
     to_units,
     top_up,
@@ -313,6 +314,34 @@ def test_mixtures_are_checked() -> None:
         Mixture((Component("x", {"tok_deph@224": 1.0}, {}),)).check([spec("tok_depth@224")])
     with pytest.raises(DataError, match="no spans"):
         Mixture((Component("x", {}, {}, {"tok_depth@224": Keep.ALL}),)).check([spec("tok_depth@224")])
+    with pytest.raises(DataError, match="no words"):
+        Mixture((Component("x", {}, {}, first={"tok_depth@224": ("v1=1",)}),)).check([spec("tok_depth@224")])
+
+
+@given(st.permutations(range(21)), st.sets(st.integers(0, 20), min_size=1))
+def test_chosen_units_come_first(order: list[int], chosen: set[int]) -> None:
+    text = text_tokenizer()
+    fields = {number: text.encode(f"v1={number} v0=7") for number in order}
+    found = put_first([*fields.values()], [f"v1={number}" for number in chosen], text)
+    expected = [*(n for n in order if n in chosen), *(n for n in order if n not in chosen)]
+    assert found == [fields[number] for number in expected]
+
+
+def test_a_component_shows_the_fields_that_it_puts_first(text: TextTokenizer) -> None:
+    streams, rng = [spec("tok_rgb@224"), spec("metadata")], np.random.default_rng(0)
+    keep, first = {"metadata": Keep.PREFIX}, {"metadata": ("v1=10", "v1=12")}
+    component = Component("x", {"metadata": 1.0}, {"tok_rgb@224": 1.0}, keep, (5, 5), (9, 9), first=first)
+    Mixture((component,)).check(streams)
+    ids = np.arange(196)
+    shown = set()
+    for _ in range(30):
+        fields = [text.encode(f"v1={number} v0=7") for number in rng.permutation(21)]
+        content = {"metadata": fields, "tok_rgb@224": ids}
+        sample = mask_sample(Draw(component, 5, 9), streams, lambda s, c=content: c[s.name], text, rng)
+        shown |= {sample.inputs[2, 0], *sample.inputs[2, 2:3]}
+        assert sample.inputs.shape[1] in (3, 5) and text.is_sentinel(sample.inputs[2, -1])
+    words = {text.encode(word)[0] for word in ("v1=10", "v1=12")}
+    assert words == {number for number in shown if not text.is_sentinel(int(number))}
 
 
 def test_kept_share_follows_the_keep_mode() -> None:
