@@ -159,25 +159,25 @@ def edges(model: AnyToAny, scene: Values) -> Tiles:
     return [*tiles, ("truth", Image.fromarray(scene["rgb"]))]
 
 
-def metadata(model: AnyToAny, scene: Values) -> Tiles:
-    """Brightness in its natural unit."""
+def metadata(model: AnyToAny, _: Values) -> Tiles:
+    """Brightness in its natural unit, nothing else."""
     tiles = []
-    for brightness in (40, 90, 140, 190, 240):
-        inputs = {**layout(scene), "metadata": {"brightness": brightness}}
-        plan = model.plan(["rgb"], list(inputs), guidance={"metadata": 3.0})
-        tiles.append((f"brightness={brightness}", generated(model, inputs, plan)))
+    for brightness in (70, 100, 130, 160, 190):
+        inputs = {"metadata": {"brightness": brightness}}
+        tiles.append((f"brightness={brightness}", generated(model, inputs, model.plan(["rgb"], list(inputs)))))
     return tiles
 
 
-def best(model: AnyToAny, scene: Values) -> Tiles:
+def best(model: AnyToAny, _: Values) -> Tiles:
     """Samples of one request, the one that agrees best first."""
-    given = {"caption": scene["caption"], "metadata": {"brightness": 90.0}}
+    given = {"metadata": {"brightness": 120.0, "saturation": 60.0}}
     drawn = model.generate(given, ["rgb"], samples=8)
     (scores,) = standing(model.bundle.model, drawn, len(drawn.samples))
     tiles: Tiles = []
     for number, row in enumerate(np.argsort(-scores, kind="stable")[[0, 1, 2, -2, -1]]):
         picture = drawn["rgb"][row]
-        told = f"brightness {measure_metadata(picture.value)['brightness']:.0f}, agrees {scores[row]:+.1f}"
+        found = measure_metadata(picture.value)
+        told = f"{found['brightness']:.0f} and {found['saturation']:.0f}, agrees {scores[row]:+.1f}"
         tiles.append((f"kept: {told}" if number == 0 else told, picture.image))
     return tiles
 

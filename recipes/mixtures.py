@@ -119,11 +119,11 @@ def scenes(image_size: int = 112) -> Mixture:
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
     picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
     learnt whole, to its end; boxes and instances, which take most samples to learn. Geometry and classes are predicted
-    more often than RGB tokens, whose loss hardly falls in a short training. More than half of the batches show nothing
-    but a few controls (fields of metadata, or a palette, boxes, a caption), or also a part of the picture, and ask for
-    the picture or its layout: it is slow to learn to follow them, fields of metadata above all. That is for a model
-    which knows the rest: ``scenes-tiny`` began without these batches (its card). A few batches show next to nothing,
-    with which guidance contrasts.
+    more often than RGB tokens, whose loss hardly falls in a short training. Two thirds of the batches show nothing but
+    a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask for the
+    picture or its layout: it is slow to learn to follow them, fields beside a caption above all, which must really be
+    there and be few of a kind. That is for a model which knows the rest: ``scenes-tiny`` began without these batches
+    (its card). A few batches show next to nothing, with which guidance contrasts.
     """
     rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"
     depth, normal, semseg = geometry = _tokens(("depth", "normal", "semseg"), image_size)

@@ -20,7 +20,7 @@ def rank_correlation(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.nd
     first, second = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
     known = np.isfinite(first) & np.isfinite(second)
     x, y = (_standard(side[known]) for side in (first, second))
-    return float(x @ y) if x.any() and y.any() else float("nan")
+    return _exact(float(x @ y)) if x.any() and y.any() else float("nan")
 
 
 def mean_rank_correlation(asked: np.ndarray, found: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -36,8 +36,12 @@ def mean_rank_correlation(asked: np.ndarray, found: np.ndarray, seed: int = 0) -
         x, y = _standard(asked[known]), _standard(row[known])
         mean += float(y @ x) / len(found)
         drawn += generator.permuted(np.tile(y, (_DRAWS, 1)), axis=1) @ x / len(found)
-    told = round(mean, 12) + 0.0  # of what cancels out, no rounding error and no -0 is left
-    return told, float((1 + np.sum(drawn >= mean - 1e-12)) / (_DRAWS + 1))
+    return _exact(mean), float((1 + np.sum(drawn >= mean - 1e-12)) / (_DRAWS + 1))
+
+
+def _exact(correlation: float) -> float:
+    """Of what cancels out neither a rounding error nor -0 is left."""
+    return round(correlation, 12) + 0.0
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
