@@ -141,11 +141,12 @@ class PretrainRecipe:
         names = {spec.name for spec in streams}
 
         def known(component: Component) -> Component:
-            inputs, targets, keep = (
-                {name: value for name, value in table.items() if name in names}
-                for table in (component.inputs, component.targets, component.keep)
-            )
-            return replace(component, inputs=inputs, targets=targets, keep=keep)
+            tables = {field: getattr(component, field) for field in ("inputs", "targets", "keep", "first")}
+            present = {
+                field: {name: value for name, value in table.items() if name in names}
+                for field, table in tables.items()
+            }
+            return replace(component, **present)
 
         components = tuple(c for c in map(known, self.mixture.components) if c.inputs and c.targets)
         return replace(self.mixture, components=components)
