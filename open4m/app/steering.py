@@ -81,7 +81,7 @@ def write_sweeps(folder: Path, title: str, sweeps: Sequence[Sweep]) -> Path:
     _write_tables(folder / "sweep.md", {FOLLOWS: sweep_table(sweeps)})
     write_json(folder / "sweep.json", {"model": title, "sweeps": [one.to_dict() for one in sweeps]})
     footer = "sweep.json, beside this page, holds numbers, plans, and the seed of every picture: one for each context"
-    footer += ", but for candidates that were chosen." if sweeps[0].best_of > 1 else "."
+    footer += ", but for candidates that were chosen." if any(one.best_of > 1 for one in sweeps) else "."
     page = folder / "index.html"
     write_page(page, f"{title}: sweeps", "", sections, footer)
     return page
