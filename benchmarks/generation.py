@@ -30,6 +30,7 @@ from unittest.mock import patch
 
 import torch
 import tyro
+from torch import nn
 
 from benchmarks import detokenize, plain
 from benchmarks.floor import Machine, Work
@@ -44,6 +45,7 @@ from open4m.modalities.base import TextModality
 from open4m.modalities.grammar import Terms
 from open4m.model import FourM
 from open4m.model.compiled import compile_blocks, uncompiled
+from open4m.model.linear import Linear
 from open4m.precision import activation_dtype
 from open4m.streams import StreamKind
 from open4m.tokenizers.text import TextTokenizer
@@ -107,7 +109,8 @@ def serve(side: str, settings: Settings, decoder: bool, connection: Connection) 
     """A process: answers requests until there are no more."""
     worker = Decoder(side, settings) if decoder else Transformer(side, settings)
     connection.send(None)  # ready
-    with patch.object(engine, "grammar_of", endless):
+    ordinary = patch.object(Linear, "forward", nn.Linear.forward) if side == "plain" else nullcontext()
+    with patch.object(engine, "grammar_of", endless), ordinary:
         while (request := connection.recv()) is not None:
             connection.send(worker.answer(request))
 

@@ -22,11 +22,15 @@ def activation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def plain_attention_is_faster(queries: Tensor) -> bool:
-    """Whether matmul–softmax–matmul beats the fused kernel: when training in bfloat16 on a CPU.
+    """Whether matmul–softmax–matmul beats the fused kernel for ``queries`` (B, H, M, K) on a CPU.
 
-    The backward of the fused kernel is 2–5 times slower there.
+    In bfloat16 when training, where the backward of the fused kernel is 2–5 times slower; in float32 for one query.
     """
-    return queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.requires_grad
+    if queries.device.type != "cpu":
+        return False
+    if queries.dtype == torch.bfloat16:
+        return queries.requires_grad
+    return queries.dtype == torch.float32 and queries.shape[2] == 1
 
 
 def packing_is_faster(inputs: Tensor) -> bool:
@@ -35,3 +39,8 @@ def packing_is_faster(inputs: Tensor) -> bool:
     There larger products are faster, padding costs its share, and attention may as well run sample by sample.
     """
     return inputs.device.type == "cpu" and not inputs.requires_grad
+
+
+def slicing_is_faster(inputs: Tensor) -> bool:
+    """Whether the weights of a linear layer are better read slice by slice for a few rows: in float32 on a CPU."""
+    return inputs.device.type == "cpu" and inputs.dtype == torch.float32

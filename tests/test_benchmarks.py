@@ -11,6 +11,8 @@ from benchmarks.generation import NAMES, SIDES, Answer, Request, Row, Settings, 
 from benchmarks.tasks import TASKS, blueprint
 from open4m.generation.plan import Plan
 from open4m.modalities.registry import get_modality
+from open4m.model.attention import attend
+from open4m.model.linear import Linear
 from open4m.verify.text import fixed_words
 
 KNOWN = blueprint("tiny")
@@ -86,6 +88,18 @@ def test_operations_and_bytes() -> None:
     assert work.layers == [(2 * 3 * 8 * 5, 160), (2 * 6 * 16 * 18, 432), (2 * 2 * 2 * 7 * 4, 2 * 224)]
     assert work.floor(Machine(operations=1.0, bytes=1.0)) == 240 + 3456 + 448
     assert work.operations == 240 + 3456 + 224 and work.bytes == 160 + 432 + 448
+
+
+def test_however_it_is_written_the_same_is_counted() -> None:
+    q, k, v = torch.ones(1, 2, 3, 4), torch.ones(1, 2, 7, 4), torch.ones(1, 2, 7, 4)
+    few, many = Linear(8, 32, bias=False), torch.nn.Linear(8, 32, bias=False)
+    counted = []
+    for linear, plain in ((few, True), (many, False)):
+        with Work() as work:
+            linear(torch.ones(5, 8))
+            attend(q, k, v, plain=plain)
+        counted.append((work.operations, work.bytes))
+    assert counted[0] == counted[1] == (2 * 5 * 8 * 32 + 4 * 2 * 3 * 7 * 4, 4 * 8 * 32 + 2 * 4 * 2 * 7 * 4)
 
 
 def test_a_run_is_timed_and_its_memory_is_its_own() -> None:

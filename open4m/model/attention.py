@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from open4m.batch import TokenTargets
 from open4m.model.config import ModelConfig
+from open4m.model.linear import Linear
 from open4m.precision import plain_attention_is_faster
 
 NORM_EPS = 1e-6
@@ -192,8 +193,8 @@ class SelfAttention(QueryKeyNorm):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.qkv = Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.proj = Linear(config.dim, config.dim, bias=config.proj_bias)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) → queries, keys, values (B, H, N, K), normed."""
@@ -216,9 +217,9 @@ class CrossAttention(QueryKeyNorm):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.q = nn.Linear(config.dim, config.dim, bias=config.qkv_bias)
-        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.q = Linear(config.dim, config.dim, bias=config.qkv_bias)
+        self.kv = Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
+        self.proj = Linear(config.dim, config.dim, bias=config.proj_bias)
 
     def project(self, context: Tensor) -> KeyValues:
         """(B, N, D) → keys and values; the same for all queries, so they can be kept."""

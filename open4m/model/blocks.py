@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from open4m.errors import GenerationError
 from open4m.model.attention import CrossAttention, KeyValues, Mask, Past, Segments, SelfAttention, layer_norm
 from open4m.model.config import ModelConfig
+from open4m.model.linear import Linear
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu}
 
@@ -21,9 +22,9 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.act = ACTIVATIONS[config.act]
-        self.fc1 = nn.Linear(config.dim, config.mlp_hidden, bias=config.mlp_bias)
-        self.fc2 = nn.Linear(config.mlp_hidden, config.dim, bias=config.mlp_bias)
-        self.fc3 = nn.Linear(config.dim, config.mlp_hidden, bias=config.mlp_bias) if config.gated_mlp else None
+        self.fc1 = Linear(config.dim, config.mlp_hidden, bias=config.mlp_bias)
+        self.fc2 = Linear(config.mlp_hidden, config.dim, bias=config.mlp_bias)
+        self.fc3 = Linear(config.dim, config.mlp_hidden, bias=config.mlp_bias) if config.gated_mlp else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) → (…, D)."""

@@ -37,7 +37,9 @@ def test_both_kernels_agree_forward_and_backward(seed: int, queries: int, keys: 
             torch.testing.assert_close(ours, fused, atol=3e-5, rtol=1e-5)
 
 
-def test_the_cpu_chooses_the_plain_kernel_for_training_in_bf16_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_cpu_chooses_the_plain_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = []
     fused = torch.nn.functional.scaled_dot_product_attention
 
@@ -51,7 +53,9 @@ def test_the_cpu_chooses_the_plain_kernel_for_training_in_bf16_only(monkeypatch:
     attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
     with torch.no_grad():
         attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
-    assert calls == [torch.float32, torch.bfloat16]
+        attend(q[:, :, :1], k, v)
+        attend(q[:, :, :1].bfloat16(), k.bfloat16(), v.bfloat16())
+    assert calls == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 @pytest.mark.parametrize("plain", [True, False])
