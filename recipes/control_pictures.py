@@ -73,13 +73,12 @@ def schemes(model: AnyToAny, scene: Values) -> Tiles:
     """Schemes and temperatures of one target."""
     inputs = {**layout(scene), "caption": scene["caption"]}
     plan = model.plan(["rgb"], list(inputs))
+    cool = {"scheme": "maskgit", "temperature": 0.7}
     variants = {
         "roar, 24 steps": {"scheme": "roar", "steps": 24},
-        "maskgit, 24 steps": {"scheme": "maskgit", "steps": 24},
-        "maskgit, cosine": {"scheme": "maskgit", "steps": 8, "token_schedule": "cosine"},
-        "maskgit, own schedule, gumbel=4.5": {
-            **{"scheme": "maskgit", "steps": 8, "token_schedule": "monotone_cosine", "gumbel": 4.5},
-        },
+        "maskgit, 24 steps": {**cool, "steps": 24},
+        "maskgit, cosine": {**cool, "steps": 8, "token_schedule": "cosine"},
+        "maskgit, own schedule, gumbel=4.5": {**cool, "steps": 8, "token_schedule": "monotone_cosine", "gumbel": 4.5},
     }
     return [(name, generated(model, inputs, plan.edit("rgb", **changes))) for name, changes in variants.items()]
 

@@ -27,7 +27,7 @@ def _same(streams: Iterable[str], alpha: float) -> dict[str, float]:
 
 _SHOWN_FIELDS = tuple(
     number_word(1, list(FIELDS).index(field))
-    for field in ("brightness", "saturation", "contrast", "colorfulness", "walkability")
+    for field in ("brightness", "saturation", "contrast", "colorfulness", "walkability", "semantic_diversity")
 )
 """What shows all over a picture. A model that sees a few of all fields, in any order, learns them many times slower."""
 
@@ -119,11 +119,12 @@ def scenes(image_size: int = 112) -> Mixture:
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
     picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
     learnt whole, to its end; boxes and instances, which take most samples to learn. Geometry and classes are predicted
-    more often than RGB tokens, whose loss hardly falls in a short training. Two thirds of the batches show nothing but
-    a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask for the
+    more often than RGB tokens, whose loss hardly falls in a short training. Three fifths of the batches show nothing
+    but a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask for the
     picture or its layout: it is slow to learn to follow them, fields beside a caption above all, which must really be
-    there and be few of a kind. That is for a model which knows the rest: ``scenes-tiny`` began without these batches
-    (its card). A few batches show next to nothing, with which guidance contrasts.
+    there and be few of a kind. An eighth ask for the global features of a picture from what it may be described by,
+    several things at once, which is what retrieval does. All that is for a model which knows the rest: ``scenes-tiny``
+    began without these batches (its card). A few batches show next to nothing, with which guidance contrasts.
     """
     rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"
     depth, normal, semseg = geometry = _tokens(("depth", "normal", "semseg"), image_size)
@@ -149,6 +150,8 @@ def scenes(image_size: int = 112) -> Mixture:
     begun = {**_same(fields, 4.0), "color_palette": 1.0, "det": 0.5, tok_rgb: 4.0}  # as in later steps of generation
     to_layout = {**little, semseg: 1.0, depth: 0.3, normal: 0.2, "det": 0.1}
     mostly, given = {**little, tok_rgb: 1.0}, {**whole, "det": Keep.ALL, "metadata": Keep.PREFIX}
+    described = _same(("caption", depth, semseg, "det", "metadata", "color_palette"), 0.15)
+    features, told = _same(_GLOBALS, 10.0), {**given, "metadata": Keep.ALL}
     seen, predicted = (196, 202), (128, 128)
     components = (
         Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.20),
@@ -159,11 +162,12 @@ def scenes(image_size: int = 112) -> Mixture:
         Component("one to any", _same(everything, 0.01), targets, whole, seen, predicted, weight=0.07),
         Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
         Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
+        Component("descriptions to globals", described, features, told, (32, 280), (32, 32), weight=0.5),
         Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
-        Component("caption and fields to picture", fields, mostly, given, (30, 50), (160, 160), 0.9, shown),
+        Component("caption and fields to picture", fields, mostly, given, (30, 50), (160, 160), 0.8, shown),
         Component("fields to picture", {"metadata": 1.0}, mostly, given, (3, 9), (160, 160), 0.3, shown),
-        Component("controls and parts to picture", begun, mostly, given, (32, 128), (128, 128), 0.25, shown),
-        Component("caption and colours to picture", colours, mostly, given, (30, 64), (160, 160), 0.15),
+        Component("controls and parts to picture", begun, mostly, given, (32, 128), (128, 128), 0.45, shown),
+        Component("caption and colours to picture", colours, mostly, given, (30, 64), (160, 160), 0.4),
         Component("controls to picture", controls, mostly, given, (4, 56), (160, 160), weight=0.2),
         Component("controls to layout", controls, to_layout, given, (3, 40), (160, 160), weight=0.1),
         Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.03),

@@ -35,7 +35,13 @@ CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.pe
 BEST_OF = tuple(f"metadata.{field}" for field in ("brightness", "saturation", "contrast", "colorfulness"))
 """Controls that are also swept, beside captions, with the best of several candidates. What is measured of them is
 measured without the model, which is the judge."""
-DRAWN = ("metadata.walkability", "color_palette")
+DRAWN = {
+    "metadata.brightness": True,
+    "metadata.saturation": True,
+    "metadata.walkability": False,
+    "color_palette": False,
+}
+"""Controls whose sweeps are drawn, beside captions or alone."""
 TARGETS = ("depth", "normal", "semseg", "canny_edge", "sam_edge")
 _CELL, _COLOURS = 112, 96
 
@@ -82,9 +88,10 @@ def main(settings: Settings) -> None:
         values = asked or control.usual(firsts)
         for contexts in _contexts(control.output, firsts[: settings.contexts]):
             again = max(1, settings.best_of) if contexts[0] and control.name in BEST_OF else 1
-            sweeps += [sweep(model, control, values, contexts, best_of=n, **options) for n in sorted({1, again})]
-            if control.name in DRAWN and not contexts[0]:
-                strip = draw_strip(sweeps[-1], rows=2, size=_CELL)
+            counts = sorted({1, again})
+            sweeps += [sweep(model, control, values, contexts, best_of=n, **options) for n in counts]
+            if DRAWN.get(control.name) == bool(contexts[0]):
+                strip = draw_strip(sweeps[-len(counts)], rows=2, size=_CELL)
                 _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
         if control.reads:
             found = reading(model, control, samples, **options)

@@ -49,7 +49,8 @@ class Retrieval:
 
     Attributes:
         spaces: the features that were compared.
-        count: samples in the gallery; by chance, recall@k is k / count.
+        count: samples in a gallery; by chance, recall@k is k / count.
+        searches: queries of each kind: those of all galleries.
         galleries: which there are: :data:`PICTURES`, :data:`FEATURES`.
         queries: single modalities, then pairs.
         gains: gallery → the mean of :meth:`gain` over all pairs, and its standard deviation when samples are drawn anew
@@ -58,6 +59,7 @@ class Retrieval:
 
     spaces: tuple[str, ...]
     count: int
+    searches: int
     galleries: tuple[str, ...]
     queries: tuple[QueryScores, ...]
     gains: dict[str, tuple[float, float]]
@@ -84,16 +86,21 @@ def retrieval(
     """Search the samples by each modality that all of them hold, and by pairs of :data:`WRITTEN`.
 
     Args:
-        samples: held-out values (:func:`~open4m.evaluation.samples.read_values`) as the model sees them; the first
-            ``count`` with a picture are used.
+        samples: held-out values (:func:`~open4m.evaluation.samples.read_values`) as the model sees them; those with a
+            picture are used, as many as fill galleries of ``count``. Of fewer than ``count`` all.
+        count: samples in a gallery. What is found in several is counted together: a gallery of another size would be
+            another task, and one alone leaves recall@5 uncertain by some .02.
 
     Raises:
         GenerationError: the model predicts no global feature, or there are fewer than two pictures.
     """
     embedder = Embedder(model)
-    used = [sample for sample in samples if "rgb" in sample][:count]
+    used = [sample for sample in samples if "rgb" in sample]
     if len(used) < 2:
         raise GenerationError(f"{len(used)} samples hold a picture; retrieval needs at least two.")
+    count = min(count, len(used))
+    sets = [used[start : start + count] for start in range(0, len(used) - count + 1, count)]
+    used = [sample for members in sets for sample in members]
     held = [name for name in model.inputs if all(name in sample for sample in used)]
     pairs = list(combinations([name for name in WRITTEN if name in held], 2))
     true = [embedder.spaces] if all(name in sample for name in embedder.spaces for sample in used) else []
@@ -104,15 +111,21 @@ def retrieval(
         vectors[given] = _embed(embedder, used, given, batch_size)
         if progress is not None:
             progress("retrieval", done, len(wanted))
+
+    def searched(given: Given, source: Given) -> np.ndarray:
+        parts = (np.split(vectors[name], len(sets)) for name in (given, source))
+        return np.concatenate([ranks(*both) for both in zip(*parts, strict=True)])
+
     galleries = dict(zip((PICTURES, FEATURES), sources, strict=False))
     asked: list[Given] = [*((name,) for name in held), *pairs]
     found = {
-        name: {given: ranks(vectors[given], vectors[source]) for given in asked if not set(given) & set(source)}
+        name: {given: searched(given, source) for given in asked if not set(given) & set(source)}
         for name, source in galleries.items()
     }
     queries = [QueryScores(q, {name: _scores(found[name][q]) for name in found if q in found[name]}) for q in asked]
     gains = {name: mean_gain(places) for name, places in found.items() if any(len(given) > 1 for given in places)}
-    return Retrieval(embedder.spaces, len(used), tuple(galleries), tuple(q for q in queries if q.recall), gains)
+    listed = tuple(query for query in queries if query.recall)
+    return Retrieval(embedder.spaces, count, len(used), tuple(galleries), listed, gains)
 
 
 def can_retrieve(model: AnyToAny, samples: Sequence[Sample]) -> bool:
@@ -141,7 +154,7 @@ def header_and_rows(found: Retrieval) -> tuple[tuple[str, ...], list[tuple[str, 
 def summary(found: Retrieval) -> str:
     """What the table is of, and how many pairs beat their parts."""
     text = (
-        f"Each of {found.count} samples is searched among all of them by what belongs to it, through predicted "
+        f"Each of {found.searches} samples is searched among {found.count} by what belongs to it, through predicted "
         f"{' and '.join(found.spaces)}. Galleries: pictures (features predicted from the picture)"
         f"{' and the true features' if FEATURES in found.galleries else ''}. By chance recall@1 is "
         f"{1 / found.count:.3f}, recall@5 {min(1, 5 / found.count):.3f}."

@@ -29,6 +29,7 @@ class GridDefaults:
     guidance: float = 2.0
     scheme: str = "roar"
     token_schedule: str = "linear"
+    top_p: float = 0.8
     via: tuple[str, ...] = ()
 
 
@@ -190,6 +191,7 @@ def target_plan(bundle: Bundle | Blueprint, spec: StreamSpec, has_picture: bool)
         chosen.token_schedule,
         chosen.temperature,
         chosen.schedule,
+        top_p=chosen.top_p,
         guidance=chosen.guidance,
         decode="expected" if averaged else "tokens",
     )

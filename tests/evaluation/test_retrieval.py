@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from open4m.evaluation.measures import ranks
 from open4m.evaluation.retrieval import QueryScores, can_retrieve, header_and_rows, mean_gain, summary
 from open4m.generation import AnyToAny
 from open4m.retrieval import Embedder
+from recipes import retrieval_report
+from recipes.retrieval_report import RetrievalReport
 
 HELD = ("rgb", "depth", "caption", "clip", "dinov2_global", "imagebind_global")
 
@@ -74,12 +77,12 @@ def test_pairs_are_compared_with_the_better_one_of_their_parts() -> None:
         *(query("depth", recall=0.2), query("caption", recall=0.5), query("det", recall=0.4)),
         *(query("caption", "depth", recall=0.75), query("caption", "det", recall=0.5)),
     )
-    made = Retrieval(("dinov2_global",), 50, ("pictures",), queries, {"pictures": (0.125, 0.0441)})
+    made = Retrieval(("dinov2_global",), 50, 100, ("pictures",), queries, {"pictures": (0.125, 0.0441)})
     assert made.gain(("caption", "depth"), "pictures") == 0.25 and made.gain(("caption", "det"), "pictures") == 0
     assert math.isnan(made.gain(("rgb", "det"), "pictures"))
     text = summary(made)
     assert "1 of 2 pairs have a higher recall@5" in text and "mean gain +0.125, standard deviation 0.044" in text
-    assert "recall@1 is 0.020, recall@5 0.100" in text
+    assert "Each of 100 samples is searched among 50" in text and "recall@1 is 0.020, recall@5 0.100" in text
     head, rows = header_and_rows(made)
     assert head == ("query", "pictures: recall@1", "recall@5", "gain of the pair", "median rank")
     assert rows[0] == ("depth", "0.100", "0.200", "–", "4")
@@ -97,6 +100,16 @@ def test_the_mean_gain_is_told_with_its_uncertainty(found: Retrieval) -> None:
     assert mean == 0.25 and deviation == pytest.approx((0.25 * 0.75 / 200) ** 0.5, rel=0.15)
 
 
+def test_several_galleries_are_counted_together(model: AnyToAny, samples: list[dict[str, Any]]) -> None:
+    together = retrieval(model, [*samples, samples[0]], count=3)  # what does not fill a gallery is left out
+    assert (together.count, together.searches) == (3, 6)
+    parts = [retrieval(model, part) for part in (samples[:3], samples[3:])]
+    for query, *each in zip(together.queries, *(part.queries for part in parts), strict=True):
+        for gallery, scores in query.recall.items():
+            for name in ("recall@1", "recall@5"):
+                assert scores[name] == pytest.approx(np.mean([one.recall[gallery][name] for one in each]))
+
+
 def test_the_table_is_json(found: Retrieval) -> None:
     stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert stored["count"] == 6 and len(stored["queries"]) == 7
@@ -111,6 +124,14 @@ def test_features_are_a_gallery_only_where_all_samples_have_them(
     made = retrieval(model, few)
     assert made.galleries == ("pictures",) and ("rgb",) not in {query.given for query in made.queries}
     assert "–" not in [cell for row in header_and_rows(made)[1][-1:] for cell in row]
+
+
+def test_the_report_is_a_document(tmp_path: Path) -> None:
+    out = tmp_path / "results.md"
+    retrieval_report.main(RetrievalReport(out=out, galleries=2, count=4))
+    text = out.read_text()
+    assert "Each of 8 samples is searched among 4" in text and "--galleries 2 --count 4" in text
+    assert text.count("\n| caption+") == 5  # with each of what else describes a picture
 
 
 def test_what_is_needed(model: AnyToAny, samples: list[dict[str, Any]]) -> None:

@@ -69,10 +69,10 @@ def test_super_resolution_defaults() -> None:
 
 
 def test_a_bundle_changes_defaults_by_situation_and_modality() -> None:
-    changes = {"picture": {"guidance": 1.0}, "picture/depth": {"steps": 3}}
+    changes = {"picture": {"guidance": 1.0}, "picture/depth": {"steps": 3, "top_p": 0.9}}
     own = replace(bundle(), info=replace(bundle().info, generation=changes))
     plan = AnyToAny(own).plan(["depth", "normal"], ["rgb"])
-    assert [(t.guidance, t.steps) for t in plan.targets] == [(1.0, 3), (1.0, 1)]
+    assert [(t.guidance, t.steps, t.top_p) for t in plan.targets] == [(1.0, 3, 0.9), (1.0, 1, 0.8)]
     assert AnyToAny(own).plan(["depth"], ["caption"])["depth"].guidance == 2.0
     changes = {"sequence": {"top_p": 0.5}, "sequence/det": {"guidance": 3.0, "temperature": 0.0}}
     written = AnyToAny(replace(own, info=replace(own.info, generation=changes))).plan(["det", "caption"], ["rgb"])
