@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -201,7 +201,7 @@ def export_bundle(name: str | Path, folder: str | Path, layout: Layout = "publis
 def _model_card(bundle: Bundle, notes: str) -> str:
     info, config = bundle.info, bundle.model.config
     parameters = sum(p.numel() for p in bundle.model.parameters()) / 1e6
-    provenance = "\n".join(f"- {key}: {value}" for key, value in info.provenance.items())
+    provenance = "\n".join(f"- {line}" for line in _told(info.provenance))
     return f"""# {info.name}
 
 {info.description}
@@ -219,6 +219,18 @@ import open4m
 model = open4m.load("{info.name}")
 ```
 {notes}"""
+
+
+def _told(provenance: Mapping[str, Any]) -> Iterator[str]:
+    """Where weights come from, for people: of the weights that training began with only how long they were trained."""
+    for key, value in provenance.items():
+        if key == "start" and isinstance(value, Mapping):
+            yield f"begun from: {value.get('name')}, {value.get('steps')} steps, {value.get('samples')} samples"
+            yield from (line for line in _told(value) if line.startswith("begun from"))
+        elif isinstance(value, Mapping):
+            yield f"{key}: {', '.join(f'{name} {number}' for name, number in value.items())}"
+        else:
+            yield f"{key}: {value}"
 
 
 # -- reading ------------------------------------------------------------------------------------------------------

@@ -17,12 +17,12 @@ class Linear(nn.Linear):
     (docs/performance.md). Both give the same up to rounding; nothing is copied but the result.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(…, I) → (…, O)."""
-        rows = x.numel() // self.in_features
-        if rows not in _FEW_ROWS or self.out_features % _SLICES or not slicing_is_faster(x):
-            return super().forward(x)
+        rows = input.numel() // self.in_features
+        if rows not in _FEW_ROWS or self.out_features % _SLICES or not slicing_is_faster(input):
+            return super().forward(input)
         slices = self.weight.view(_SLICES, -1, self.in_features).transpose(1, 2)
-        products = x.reshape(1, rows, -1).expand(_SLICES, -1, -1).bmm(slices)
-        y = products.transpose(0, 1).reshape(*x.shape[:-1], -1)
+        products = input.reshape(1, rows, -1).expand(_SLICES, -1, -1).bmm(slices)
+        y = products.transpose(0, 1).reshape(*input.shape[:-1], -1)
         return y if self.bias is None else y + self.bias

@@ -42,6 +42,9 @@ def depth_tokenizer() -> VQVAE:
     return VQVAE(TokenizerConfig.from_dict(config)).eval()
 
 
+START = {"name": "older", "steps": 5, "samples": 80}
+
+
 def make_bundle(text: TextTokenizer, tokenizers: dict[str, VQVAE] | None = None) -> Bundle:
     streams = [*get_modality("rgb").streams(112, 8), *get_modality("depth").streams(112, 8)]
     small = [replace(s, vocab_size=64) if s.vocab_size else s for s in streams]
@@ -57,7 +60,7 @@ def make_bundle(text: TextTokenizer, tokenizers: dict[str, VQVAE] | None = None)
         stream_tokenizers={"tok_depth@112": "depth"} if tokenizers else {},
         licence="Apache-2.0",
         licence_url="https://www.apache.org/licenses/LICENSE-2.0",
-        provenance={"steps": 7},
+        provenance={"steps": 7, "validation_loss": {"loss": 2.5}, "start": START | {"start": START | {"steps": 3}}},
     )
     return Bundle(info, model, tokenizers or {}, text)
 
@@ -94,6 +97,8 @@ def test_round_trip(saved: tuple[Bundle, Path]) -> None:
     card = (folder / "README.md").read_text()
     assert "Apache-2.0" in card
     assert "tok_depth@112" in card
+    begun = "- steps: 7\n- validation_loss: loss 2.5\n- begun from: older, 5 steps, 80 samples\n- begun from: older, 3"
+    assert begun in card
     assert not list(folder.rglob("*.tmp"))
 
 
