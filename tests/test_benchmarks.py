@@ -92,14 +92,15 @@ def test_operations_and_bytes() -> None:
 
 def test_however_it_is_written_the_same_is_counted() -> None:
     q, k, v = torch.ones(1, 2, 3, 4), torch.ones(1, 2, 7, 4), torch.ones(1, 2, 7, 4)
-    few, many = Linear(8, 32, bias=False), torch.nn.Linear(8, 32, bias=False)
+    few, many = (made(1024, 1040, bias=False) for made in (Linear, torch.nn.Linear))
     counted = []
     for linear, plain in ((few, True), (many, False)):
         with Work() as work:
-            linear(torch.ones(5, 8))
+            linear(torch.ones(5, 1024))
             attend(q, k, v, plain=plain)
         counted.append((work.operations, work.bytes))
-    assert counted[0] == counted[1] == (2 * 5 * 8 * 32 + 4 * 2 * 3 * 7 * 4, 4 * 8 * 32 + 2 * 4 * 2 * 7 * 4)
+    weights = 1024 * 1040
+    assert counted[0] == counted[1] == (2 * 5 * weights + 4 * 2 * 3 * 7 * 4, 4 * weights + 2 * 4 * 2 * 7 * 4)
 
 
 def test_a_run_is_timed_and_its_memory_is_its_own() -> None:

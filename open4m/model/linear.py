@@ -8,19 +8,21 @@ from open4m.precision import slicing_is_faster
 
 _FEW_ROWS = range(4, 13)
 _SLICES = 16
+_LARGE = 2**20  # weights
 
 
 class Linear(nn.Linear):
     """``y = x Wᵀ + b``, for a few rows as a batch of products with slices of W: what counts then is how W is read.
 
-    Of 4 to 12 rows the ordinary product reads the weights at less than half of the rate at which it reads them for one
-    (docs/performance.md). Both give the same up to rounding; nothing is copied but the result.
+    For 4 to 12 rows the ordinary product reads large weights at half of the rate at which it reads them for one
+    (``python -m benchmarks.few_rows``). Both give the same up to rounding; nothing is copied but the result.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, I) → (…, O)."""
         rows = input.numel() // self.in_features
-        if rows not in _FEW_ROWS or self.out_features % _SLICES or not slicing_is_faster(input):
+        fits = rows in _FEW_ROWS and self.weight.numel() > _LARGE and self.out_features % _SLICES == 0
+        if not fits or not slicing_is_faster(input):
             return super().forward(input)
         slices = self.weight.view(_SLICES, -1, self.in_features).transpose(1, 2)
         products = input.reshape(1, rows, -1).expand(_SLICES, -1, -1).bmm(slices)
