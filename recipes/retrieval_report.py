@@ -49,10 +49,14 @@ def main(report: RetrievalReport) -> None:
             bars.update(bar, description=what, completed=done, total=total)
 
         found = retrieval(model, samples, report.count, batch_size=report.batch_size, progress=tell)
-    title = f"# Retrieval by {report.model}: what was measured"
-    command = f"`python -m recipes.retrieval_report --galleries {report.galleries} --count {report.count}`, {source}."
-    table = markdown_table(*header_and_rows(found))
-    write_bytes(report.out, f"{title}\n\n{command}\n\n{summary(found)}\n\n{table}\n".encode())
+    options = f"--model {report.model} --galleries {report.galleries} --count {report.count}"
+    parts = (
+        f"# Retrieval by {report.model}: what was measured",
+        f"`python -m recipes.retrieval_report {options}`, {source}.",
+        summary(found),
+        markdown_table(*header_and_rows(found)),
+    )
+    write_bytes(report.out, ("\n\n".join(parts) + "\n").encode())
     Console().print(summary(found), highlight=False)
 
 

@@ -49,8 +49,8 @@ def evaluate(
         to: modalities to score; default: all.
         limit: only the first so many samples.
         matrix_count: samples of the any-to-any matrix; 0 leaves it out.
-        retrieval_count: samples that are searched by each of their modalities, and by pairs; 0 leaves retrieval out.
-            It is also left out with --given, and with --to.
+        retrieval_count: samples of a gallery, in which each is searched by each of its modalities, and by pairs; there
+            are as many galleries as the samples fill. 0 leaves retrieval out, as do --given and --to.
         chained: generate as ``open4m generate`` does (slow); default: each target straight from what is given.
         seed: of the generation.
         batch_size: samples generated together.

@@ -92,12 +92,14 @@ def retrieval(
             another task, and one alone leaves recall@5 uncertain by some .02.
 
     Raises:
-        GenerationError: the model predicts no global feature, or there are fewer than two pictures.
+        GenerationError: the model predicts no global feature, or a gallery has fewer than two pictures.
     """
     embedder = Embedder(model)
     used = [sample for sample in samples if "rgb" in sample]
     if len(used) < 2:
         raise GenerationError(f"{len(used)} samples hold a picture; retrieval needs at least two.")
+    if count < 2:
+        raise GenerationError(f"A gallery of {count}: whatever is searched for would be the first. Expected 2 or more.")
     count = min(count, len(used))
     sets = [used[start : start + count] for start in range(0, len(used) - count + 1, count)]
     used = [sample for members in sets for sample in members]

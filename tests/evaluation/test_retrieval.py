@@ -138,3 +138,6 @@ def test_what_is_needed(model: AnyToAny, samples: list[dict[str, Any]]) -> None:
     assert can_retrieve(model, samples) and not can_retrieve(model, samples[:1])
     with pytest.raises(GenerationError, match="0 samples hold a picture"):
         retrieval(model, [{"depth": sample["depth"]} for sample in samples])
+    for count in (1, 0, -3):
+        with pytest.raises(GenerationError, match=f"A gallery of {count}"):
+            retrieval(model, samples, count)

@@ -37,9 +37,7 @@ def test_both_kernels_agree_forward_and_backward(seed: int, queries: int, keys: 
             torch.testing.assert_close(ours, fused, atol=3e-5, rtol=1e-5)
 
 
-def test_where_the_cpu_chooses_the_plain_kernel(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_where_the_cpu_chooses_the_plain_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     fused = torch.nn.functional.scaled_dot_product_attention
 

@@ -134,6 +134,15 @@ def test_recipes_fit_their_mixtures_and_budgets(name: str) -> None:
     assert set(recipe.loss_weights) <= set(recipe.modalities)
 
 
+def test_the_short_run_has_batches_of_its_own_streams_only() -> None:
+    recipe = pretrain_recipe("scenes-speedrun")
+    config = recipe.model_config({n: r.config for n, r in SCENES_TOKENIZERS.items()}, 5000)
+    components = recipe.mixture_for(config.streams).components
+    weights = {component.name: component.weight for component in components}
+    assert len(weights) == 8  # all that the recipe names are components of the whole mixture
+    assert weights["rgb to grids"] + weights["rgb to sentences"] > 0.5 * sum(weights.values())
+
+
 def test_scenes_tiny_has_19_streams() -> None:
     config = pretrain_recipe("scenes-tiny").model_config({n: r.config for n, r in SCENES_TOKENIZERS.items()}, 5000)
     assert len(config.inputs) == 19 and len(config.targets) == 17
