@@ -1,8 +1,10 @@
-"""How fast the weights of linear layers are read for a few rows: the ordinary product against ours, alternating.
+"""How fast the weights of linear layers are read, by number of rows: the ordinary product against ours, alternating.
 
     python -m benchmarks.few_rows
+    python -m benchmarks.few_rows --dtype bfloat16
 
-Layers of size B in float32, each product with other weights, 400 MB of them, so that none is in a cache already.
+Layers of size B, each product with other weights, 400 MB of them, so that none is in a cache already. In bfloat16 the
+weights of ours lie in the order of the kernels (open4m/model/prepacked.py).
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
+from typing import Literal
 
 import torch
 import tyro
@@ -19,38 +23,47 @@ from torch import Tensor, nn
 
 from open4m.evaluation.tables import markdown_table
 from open4m.model.linear import Linear
+from open4m.model.prepacked import PrepackedLinear
+from open4m.precision import prepacking_is_faster
 
 LAYERS = ((2304, 768), (768, 768), (2048, 768), (768, 2048))
 """Outputs and inputs: queries, keys and values; projections; the MLP."""
 
 _BYTES = 400e6
 
+Products = list[Callable[[Tensor], Tensor]]
+"""One of each layer: (rows, inputs) → (rows, outputs)."""
 
-def main(rows: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16), trials: int = 24) -> None:
+
+def main(
+    rows: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 48, 196, 600),
+    trials: int = 24,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> None:
     """Print GB/s of both for every layer and number of rows."""
-    cells = []
+    cells, form = [], getattr(torch, dtype)
     for outputs, inputs in LAYERS:
-        size = 4 * outputs * inputs
-        layers = [Linear(inputs, outputs, bias=False).requires_grad_(False) for _ in range(int(_BYTES / size))]
+        size = outputs * inputs * form.itemsize
+        layers = [Linear(inputs, outputs, bias=False).to(form) for _ in range(int(_BYTES / size))]
+        ordinary: Products = [partial(nn.Linear.forward, layer) for layer in layers]
+        ours: Products = [PrepackedLinear(x) for x in layers] if prepacking_is_faster("cpu", form) else [*layers]
         for number in rows:
-            x = torch.randn(number, inputs)
-            ordinary, ours = (size / seconds / 1e9 for seconds in _medians(layers, x, trials))
-            cells.append((f"{outputs} × {inputs}", str(number), f"{ordinary:.1f}", f"{ours:.1f}"))
+            medians = _medians((ordinary, ours), torch.randn(number, inputs, dtype=form), trials)
+            cells.append((f"{outputs} × {inputs}", str(number), *(f"{size / s / 1e9:.1f}" for s in medians)))
     Console(soft_wrap=True).print(markdown_table(("layer", "rows", "ordinary, GB/s", "ours, GB/s"), cells))
 
 
-def _medians(layers: list[Linear], x: Tensor, trials: int) -> tuple[float, float]:
-    """Seconds of the ordinary product and of ours; both never see the same weights one after the other."""
-    ways: tuple[Callable[[Linear, Tensor], Tensor], ...] = (nn.Linear.forward, Linear.forward)
-    turn, taken = count(), ([], [])
+@torch.inference_mode()
+def _medians(ways: tuple[Products, ...], x: Tensor, trials: int) -> list[float]:
+    """Seconds of each way; none sees weights that were used a moment ago."""
+    turn, taken = count(), [[] for _ in ways]
     for _ in range(trials):
-        for way, seconds in zip(ways, taken, strict=True):
-            layer = layers[next(turn) % len(layers)]
+        for products, seconds in zip(ways, taken, strict=True):
+            product = products[next(turn) % len(products)]
             begun = time.perf_counter()
-            way(layer, x)
+            product(x)
             seconds.append(time.perf_counter() - begun)
-    first, second = map(statistics.median, taken)
-    return first, second
+    return [statistics.median(seconds) for seconds in taken]
 
 
 if __name__ == "__main__":

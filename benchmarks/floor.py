@@ -57,12 +57,14 @@ class Work(TorchFunctionMode):
         """Call ``func``, and count it if it is a layer."""
         result = func(*args, **(kwargs or {}))
         match getattr(func, "__name__", ""):
-            case "linear" | "_weight_int8pack_mm":
+            case "linear" | "_linear_pointwise" | "_weight_int8pack_mm":
                 self.layers.append((2 * result.numel() * args[1].shape[1], args[1].nbytes))
             case "bmm":  # a linear layer for few rows (open4m/model/linear.py): slices (S, I, O / S) of the weights
                 self.layers.append((2 * result.numel() * args[1].shape[1], args[1].nbytes))
             case "matmul":  # attention, written out
                 self.layers.append((2 * result.numel() * args[0].shape[-1], args[1].nbytes))
+            case "mm" | "mv":  # a table in front (open4m/model/linear.py)
+                self.layers.append((2 * args[0].shape[1] * result.numel(), args[0].nbytes))
             case "conv1d" | "conv2d":
                 self.layers.append((2 * result.numel() * args[1][0].numel(), args[1].nbytes))
             case "scaled_dot_product_attention":

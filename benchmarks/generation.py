@@ -31,6 +31,7 @@ from unittest.mock import patch
 import torch
 import tyro
 from torch import nn
+from torch.nn.functional import linear
 
 from benchmarks import detokenize, plain
 from benchmarks.floor import Machine, Work
@@ -43,10 +44,10 @@ from open4m.generation.grammar import Grammar
 from open4m.generation.passes import Passes
 from open4m.modalities.base import TextModality
 from open4m.modalities.grammar import Terms
-from open4m.model import FourM
+from open4m.model import FourM, transformer
 from open4m.model.compiled import compile_blocks, uncompiled
 from open4m.model.linear import Linear
-from open4m.precision import activation_dtype
+from open4m.precision import activation_dtype, prepacking_is_faster
 from open4m.streams import StreamKind
 from open4m.tokenizers.text import TextTokenizer
 
@@ -109,10 +110,16 @@ def serve(side: str, settings: Settings, decoder: bool, connection: Connection) 
     """A process: answers requests until there are no more."""
     worker = Decoder(side, settings) if decoder else Transformer(side, settings)
     connection.send(None)  # ready
-    ordinary = patch.object(Linear, "forward", nn.Linear.forward) if side == "plain" else nullcontext()
-    with patch.object(engine, "grammar_of", endless), ordinary:
+    with patch.object(engine, "grammar_of", endless), ordinary_products() if side == "plain" else nullcontext():
         while (request := connection.recv()) is not None:
             connection.send(worker.answer(request))
+
+
+@contextmanager
+def ordinary_products() -> Iterator[None]:
+    """While it is entered, linear layers and output tables are multiplied as PyTorch does."""
+    with patch.object(Linear, "forward", nn.Linear.forward), patch.object(transformer, "table_product", linear):
+        yield
 
 
 def endless(modality: object, text: TextTokenizer) -> Grammar | None:
@@ -170,6 +177,8 @@ class Transformer(Worker):
         self.model.to(self.dtype)
         if side == "open4m" and settings.compile:
             compile_blocks(self.model)
+        elif side == "open4m" and prepacking_is_faster("cpu", getattr(torch, settings.dtype)):
+            self.model.prepack()
         self.passes = Passes(self.model)
         self.text = TextTokenizer.train(["a red ball on a wooden floor"] * 3, vocab_size=SHORT_VOCABULARY)
 

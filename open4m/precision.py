@@ -44,3 +44,17 @@ def packing_is_faster(inputs: Tensor) -> bool:
 def slicing_is_faster(inputs: Tensor) -> bool:
     """Whether the weights of a linear layer are better read slice by slice for a few rows: in float32 on a CPU."""
     return inputs.device.type == "cpu" and inputs.dtype == torch.float32
+
+
+def table_first_is_faster(rows: Tensor) -> bool:
+    """Whether a few ``rows`` are better multiplied by a table than a table by them: in bfloat16 on a CPU."""
+    return rows.device.type == "cpu" and rows.dtype == torch.bfloat16
+
+
+def prepacking_is_faster(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether weights are better brought into the order of a CPU's kernels once, than for every product: in bfloat16.
+
+    In float32 it gains nothing (:mod:`benchmarks.few_rows`).
+    """
+    on_cpu = torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available()
+    return on_cpu and dtype == torch.bfloat16 == fast_dtype(device)

@@ -27,6 +27,7 @@ from open4m.generation.super_resolution import low_resolution, upscaling_plan
 from open4m.hub import Bundle, load_bundle
 from open4m.modalities.view import Fit
 from open4m.model.compiled import compile_blocks
+from open4m.precision import prepacking_is_faster
 from open4m.streams import StreamKind
 
 PlanOrEdit = Plan | Callable[[Plan], Plan]
@@ -57,6 +58,8 @@ def load(
     bundle = load_bundle(name, dtype, device, text_tokenizer)
     if compile:
         compile_blocks(bundle.model)
+    elif prepacking_is_faster(device, dtype):
+        bundle.model.prepack()
     return AnyToAny(bundle)
 
 

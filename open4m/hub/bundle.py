@@ -30,6 +30,7 @@ from open4m.hub.blueprint import (
 from open4m.hub.catalogue import CATALOGUE, LICENCE_MEANING, NON_COMMERCIAL
 from open4m.hub.places import resolve
 from open4m.hub.published import from_published, published_config, to_published
+from open4m.hub.sizes import model_size
 from open4m.hub.text import PublishedText
 from open4m.model import FourM, ModelConfig
 from open4m.precision import activation_dtype
@@ -200,7 +201,7 @@ def export_bundle(name: str | Path, folder: str | Path, layout: Layout = "publis
 
 def _model_card(bundle: Bundle, notes: str) -> str:
     info, config = bundle.info, bundle.model.config
-    parameters = sum(p.numel() for p in bundle.model.parameters()) / 1e6
+    parameters = model_size(config, published=False).parameters / 1e6
     provenance = "\n".join(f"- {line}" for line in _told(info.provenance))
     return f"""# {info.name}
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from open4m.errors import TrainingError
+from open4m.model.linear import InferenceLinear
 from open4m.precision import activation_dtype
 
 _LARGEST = 127
@@ -18,7 +16,7 @@ _FEW_ROWS = 6
 """Up to so many rows the kernel that reads int8 is the faster one; with more, converting the weights pays."""
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(InferenceLinear):
     """``y = (x Wᵀ) · scale + bias`` with W (O, I) int8: each row of the weights divided by its scale, and rounded.
 
     A weight is off by half a scale at most, that is by 1/254 of the largest of its row. Activations stay as they are.
@@ -30,6 +28,8 @@ class Int8Linear(nn.Module):
         weight: (O, I) int8, filled up with zeros to a multiple of 16 inputs.
         scale, bias: (O,) bfloat16; a layer may have no bias.
     """
+
+    held = "int8 weights"
 
     weight: Tensor
     scale: Tensor
@@ -59,18 +59,3 @@ class Int8Linear(nn.Module):
         else:
             y = F.linear(rows, weight[:, : self.inputs].to(x.dtype)) * scale  # every int8 is a bfloat16
         return (y if bias is None else y + bias).view(*x.shape[:-1], len(weight))
-
-    def train(self, mode: bool = True) -> Self:
-        """Refuses to: raises :class:`TrainingError` unless ``mode`` is False."""
-        if mode:
-            raise TrainingError("int8 weights cannot be trained. Load the model as float32 or bfloat16.")
-        return super().train(mode)
-
-
-def replace_linear_layers(module: nn.Module) -> None:
-    """Put an :class:`Int8Linear` in the place of every linear layer inside of ``module``."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child).eval())
-        else:
-            replace_linear_layers(child)

@@ -1,12 +1,19 @@
-"""Linear layers that are also fast for a few rows at a time, as sequences are written."""
+"""Linear layers: fast for a few rows at a time, as sequences are written; and what other forms for inference share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from open4m.precision import slicing_is_faster
+from open4m.errors import TrainingError
+from open4m.precision import slicing_is_faster, table_first_is_faster
 
-_FEW_ROWS = range(4, 13)
+_MOST = 12  # rows that are few
+_FEW_ROWS = range(4, _MOST + 1)
 _SLICES = 16
 _LARGE = 2**20  # weights
 
@@ -28,3 +35,40 @@ class Linear(nn.Linear):
         products = input.reshape(1, rows, -1).expand(_SLICES, -1, -1).bmm(slices)
         y = products.transpose(0, 1).reshape(*input.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
+
+
+def table_product(hidden: Tensor, table: Tensor) -> Tensor:
+    """States (…, D) times a table (V, D) → (…, V); in bfloat16 on a CPU, for a few rows, with the table in front.
+
+    The kernels bring what comes second into an order of their own first: better the few rows than the table.
+    """
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    if not 0 < len(rows) <= _MOST or not table_first_is_faster(hidden):
+        return F.linear(hidden, table)
+    product = torch.mv(table, rows[0]) if len(rows) == 1 else torch.mm(table, rows.t()).t()
+    return product.reshape(*hidden.shape[:-1], -1)
+
+
+class InferenceLinear(nn.Module):
+    """Base of layers that take the place of a linear one, for inference alone: its weights in another form.
+
+    Attributes:
+        held: the form, for people.
+    """
+
+    held: ClassVar[str]
+
+    def train(self, mode: bool = True) -> Self:
+        """Refuses to: raises :class:`TrainingError` unless ``mode`` is False."""
+        if mode:
+            raise TrainingError(f"{self.held} cannot be trained. Load the model by open4m.hub.load_bundle, as float32.")
+        return super().train(mode)
+
+
+def replace_linear_layers(module: nn.Module, form: Callable[[nn.Linear], InferenceLinear]) -> None:
+    """Put ``form`` of it in the place of every linear layer inside of ``module``."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, form(child).eval())
+        else:
+            replace_linear_layers(child, form)

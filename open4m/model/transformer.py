@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
@@ -28,7 +27,9 @@ from open4m.model.embeddings import (
     scatter_rows,
     vocabulary_table,
 )
-from open4m.model.int8 import Int8Linear, replace_linear_layers
+from open4m.model.int8 import Int8Linear
+from open4m.model.linear import replace_linear_layers, table_product
+from open4m.model.prepacked import PrepackedLinear
 from open4m.precision import activation_dtype, packing_is_faster
 from open4m.streams import StreamSpec
 from open4m.weights import check_weights
@@ -174,7 +175,7 @@ class FourM(nn.Module):
         if isinstance(head, Int8Linear):
             return head(hidden, ids)
         weight = cast(Tensor, head.weight)
-        return F.linear(hidden, weight if ids is None else weight[ids])
+        return table_product(hidden, weight if ids is None else weight[ids])
 
     def forward(self, batch: TokenBatch) -> list[StreamPrediction]:
         """Predictions for the target streams that are present, in the order of ``config.streams``."""
@@ -296,9 +297,14 @@ class FourM(nn.Module):
         In place, for inference on a CPU: such a model cannot be trained, and no longer has the weights to save.
         """
         for part in (self.encoder, self.decoder, self.heads):
-            replace_linear_layers(part)
+            replace_linear_layers(part, Int8Linear)
         for parameter in self.parameters():
             parameter.data = parameter.data.to(activation_dtype(torch.int8))
+
+    def prepack(self) -> None:
+        """Hold the weights of the blocks in the order in which a CPU's kernels read them, in place, for inference."""
+        for part in (self.encoder, self.decoder):
+            replace_linear_layers(part, PrepackedLinear)
 
 
 def initialise_layer(name: str, module: nn.Module, generator: torch.Generator) -> None:
