@@ -25,11 +25,14 @@ def _same(streams: Iterable[str], alpha: float) -> dict[str, float]:
     return dict.fromkeys(streams, alpha)
 
 
-_SHOWN_FIELDS = tuple(
-    number_word(1, list(FIELDS).index(field))
-    for field in ("brightness", "saturation", "contrast", "colorfulness", "walkability", "semantic_diversity")
-)
+def _words_of(*fields: str) -> tuple[str, ...]:
+    return tuple(number_word(1, list(FIELDS).index(field)) for field in fields)
+
+
+_SHOWN_FIELDS = _words_of("brightness", "saturation", "contrast", "colorfulness", "walkability", "semantic_diversity")
 """What shows all over a picture. A model that sees a few of all fields, in any order, learns them many times slower."""
+_COUNTING_FIELDS = _words_of("n_humans", "n_coco_instances", "coco_instance_diversity", "semantic_diversity")
+"""What can be counted in boxes and classes."""
 
 _TARGETS_7 = (*_tokens(_DENSE_7, 224), "caption", "det")
 _STREAMS_7 = ("rgb@224", *_TARGETS_7)
@@ -146,10 +149,12 @@ def scenes(image_size: int = 112) -> Mixture:
     # Large concentrations, so that each of them is there: beside small shares of metadata no field would fit.
     fields = {"caption": 10.0, "metadata": 6.0}
     colours = {"caption": 10.0, "color_palette": 10.0, "metadata": 2.0}
-    shown = {"metadata": _SHOWN_FIELDS}
+    shown, counting = {"metadata": _SHOWN_FIELDS}, {"metadata": _COUNTING_FIELDS}
     begun = {**_same(fields, 4.0), "color_palette": 1.0, "det": 0.5, tok_rgb: 4.0}  # as in later steps of generation
     to_layout = {**little, semseg: 1.0, depth: 0.3, normal: 0.2, "det": 0.1}
     mostly, given = {**little, tok_rgb: 1.0}, {**whole, "det": Keep.ALL, "metadata": Keep.PREFIX}
+    to_classes, to_both = {**little, semseg: 1.0}, {**little, tok_rgb: 1.0, semseg: 0.4}
+    boxed, painted = {"caption": 6.0, "det": 10.0, "metadata": 2.0}, {semseg: 10.0, "caption": 2.0, "metadata": 1.0}
     described = _same(("caption", depth, semseg, "det", "metadata", "color_palette"), 0.15)
     features, told = _same(_GLOBALS, 10.0), {**given, "metadata": Keep.ALL}
     seen, predicted = (196, 202), (128, 128)
@@ -162,12 +167,18 @@ def scenes(image_size: int = 112) -> Mixture:
         Component("one to any", _same(everything, 0.01), targets, whole, seen, predicted, weight=0.07),
         Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
         Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
-        Component("descriptions to globals", described, features, told, (32, 280), (32, 32), weight=0.5),
+        Component("descriptions to globals", described, features, told, (32, 280), (32, 32), weight=0.35),
         Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
-        Component("caption and fields to picture", fields, mostly, given, (30, 50), (160, 160), 0.8, shown),
-        Component("fields to picture", {"metadata": 1.0}, mostly, given, (3, 9), (160, 160), 0.3, shown),
-        Component("controls and parts to picture", begun, mostly, given, (32, 128), (128, 128), 0.45, shown),
-        Component("caption and colours to picture", colours, mostly, given, (30, 64), (160, 160), 0.4),
+        Component("caption and fields to picture", fields, mostly, given, (30, 50), (160, 160), 0.5, shown),
+        Component("fields to picture", {"metadata": 1.0}, mostly, given, (3, 9), (160, 160), 0.2, shown),
+        Component("controls and parts to picture", begun, mostly, given, (32, 128), (128, 128), 0.3, shown),
+        Component("caption and colours to picture", colours, mostly, given, (30, 64), (160, 160), 0.3),
+        Component("caption and counts to boxes", fields, boxes, given, (30, 50), (64, 64), 0.35, counting),
+        Component("counts to boxes", {"metadata": 1.0}, boxes, given, (3, 9), (64, 64), 0.35, counting),
+        Component("caption and counts to classes", fields, to_classes, given, (30, 50), (160, 160), 0.4, counting),
+        Component("counts to classes", {"metadata": 1.0}, to_classes, given, (3, 9), (160, 160), 0.3, counting),
+        Component("boxes and more to picture", boxed, to_both, given, (40, 110), (160, 160), 0.5, counting),
+        Component("classes and more to picture", painted, mostly, given, (150, 240), (160, 160), 0.15, counting),
         Component("controls to picture", controls, mostly, given, (4, 56), (160, 160), weight=0.2),
         Component("controls to layout", controls, to_layout, given, (3, 40), (160, 160), weight=0.1),
         Component("layout to picture", layout, to_picture, whole, (128, 196), predicted, weight=0.03),

@@ -35,6 +35,12 @@ CONTROLS = (*(f"metadata.{field}" for field in FIELDS), "color_palette", "det.pe
 BEST_OF = tuple(f"metadata.{field}" for field in ("brightness", "saturation", "contrast", "colorfulness"))
 """Controls that are also swept, beside captions, with the best of several candidates. What is measured of them is
 measured without the model, which is the judge."""
+VIA = {
+    "metadata.semantic_diversity": ("semseg",),
+    "metadata.n_humans": ("det",),
+    "metadata.n_coco_instances": ("det",),
+}
+"""Controls that are also swept with something on the way to the picture, in which they can be counted."""
 DRAWN = {
     "metadata.brightness": True,
     "metadata.saturation": True,
@@ -90,6 +96,8 @@ def main(settings: Settings) -> None:
             again = max(1, settings.best_of) if contexts[0] and control.name in BEST_OF else 1
             counts = sorted({1, again})
             sweeps += [sweep(model, control, values, contexts, best_of=n, **options) for n in counts]
+            if control.name in VIA:
+                sweeps.append(sweep(model, control, values, contexts, via=VIA[control.name], **options))
             if DRAWN.get(control.name) == bool(contexts[0]):
                 strip = draw_strip(sweeps[-len(counts)], rows=2, size=_CELL)
                 _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from open4m.cli.bars import Bars
-from open4m.cli.options import Given, Loading, Words, inputs_of, weights
+from open4m.cli.options import Given, Loading, Words, inputs_of, name_list, weights
 from open4m.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def sweep(
     given: OmitArgPrefixes[Given] = Given(),  # type: ignore[valid-type]  # noqa: B008
     contexts: int = 4,
     alone: bool = False,
+    via: Annotated[Words, arg(metavar="MODALITY ...", help_behavior_hint="")] = (),
     best_of: int = 1,
     guidance: Annotated[Words, arg(metavar="NUMBER|INPUT=NUMBER ...", help_behavior_hint="")] = (),
     out: Path = Path("out/sweep"),
@@ -48,6 +49,7 @@ def sweep(
         contexts: seeds of what is given; with nothing given, so many held-out scenes are looked at, and their captions
             are given (for metadata.caption_…: their pictures).
         alone: give nothing but the control.
+        via: what to generate first, in this order, such as semseg.
         best_of: draw so many candidates of every picture and keep the one from which the model best reads what was
             given.
         guidance: a number weighs the control alone, above 1 exaggerates it; or weights as for open4m generate, such as
@@ -72,7 +74,7 @@ def sweep(
     values = inputs_of(given)
     if values and alone:
         raise GenerationError(f"--alone, yet {', '.join(values)} given. Leave out one of them.")
-    weighed = weights(guidance)
+    weighed, on_the_way = weights(guidance), name_list(via)
     loaded = loading.load(model)
     scenes = _scenes(loaded)
     jobs = [
@@ -83,10 +85,10 @@ def sweep(
         for control, asked in wanted
     ]
     for control, _, beside in jobs:  # all of them, before the first one is worked on
-        sweep_plan(loaded, control, beside[0], weighed, best_of)
+        sweep_plan(loaded, control, beside[0], on_the_way, weighed, best_of)
     with Bars(quiet=False) as bars:
         options = {"seed": seed, "batch_size": batch_size, "progress": bars.tell}
-        made = [run(loaded, *job, guidance=weighed, best_of=best_of, **options) for job in jobs]
+        made = [run(loaded, *job, via=on_the_way, guidance=weighed, best_of=best_of, **options) for job in jobs]
     page = write_sweeps(out, loaded.bundle.info.name, made)
     print_table("Does it follow?", sweep_table(made))
     Console(stderr=True).print(f"[bold green]done[/] {escape(str(page))}", highlight=False, soft_wrap=True)

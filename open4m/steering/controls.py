@@ -26,6 +26,10 @@ _READ: dict[str, str] = (
 )
 """Fields that a picture can be measured for → what the model must first read from the picture."""
 
+_SPECK = 1 / 400
+"""Classes on a smaller share of a picture are not counted where the model reads them: a few stray pixels are no class.
+The numbers of classes read from 160 validation scenes rank with the true ones at .44; at .26 with all of them."""
+
 _OF_CAPTIONS = ("caption_n_chars", "caption_n_words", "caption_n_sentences")
 _HUES = ("#b03030", "#b0a030", "#309040", "#3080b0", "#5040a0")
 _COUNTS = (0, 1, 2, 3, 4)
@@ -125,7 +129,8 @@ class FieldControl(Control):
             blank = np.zeros((1, 1, 3), dtype=np.uint8)
             return (measure_metadata(blank, captions=[made["caption"]])[self.field],)
         boxes = shown_boxes(made["det"]) if "det" in made else None
-        found = measure_metadata(made["rgb"], semseg=made.get("semseg"), normal=made.get("normal"), boxes=boxes)
+        semseg = _without_specks(made["semseg"]) if self.field == "semantic_diversity" else made.get("semseg")
+        found = measure_metadata(made["rgb"], semseg=semseg, normal=made.get("normal"), boxes=boxes)
         return (float(found.get(self.field, np.nan)),)
 
     def truth(self, sample: Mapping[str, Any]) -> tuple[float, ...]:
@@ -214,6 +219,12 @@ class BoxesControl(Control):
     def measure(self, made: Mapping[str, Any]) -> tuple[float, ...]:
         count = sum(box.class_name == self.class_name for box in shown_boxes(made["det"]))
         return (float(count), float(np.mean(made["semseg"] == panoptic_value(self.class_name))))
+
+
+def _without_specks(semseg: np.ndarray) -> np.ndarray:
+    """Classes (H, W) that are on a share of at least :data:`_SPECK`; the others become 0, none."""
+    classes, counts = np.unique(semseg, return_counts=True)
+    return np.where(np.isin(semseg, classes[counts >= _SPECK * semseg.size]), semseg, 0)
 
 
 def parse_control(text: str) -> tuple[Control, list[Any]]:

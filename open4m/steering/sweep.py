@@ -71,6 +71,7 @@ class Sweep:
         control: name of what was varied.
         modality: what carried the control.
         given: modalities of the contexts.
+        via: modalities that were asked for on the way.
         labels: (V,) the asked values.
         requests: (V,) the values of ``modality`` in the first context.
         output: what was generated.
@@ -84,6 +85,7 @@ class Sweep:
     control: str
     modality: str
     given: tuple[str, ...]
+    via: tuple[str, ...]
     labels: tuple[str, ...]
     requests: tuple[Any, ...]
     output: str
@@ -98,6 +100,7 @@ class Sweep:
         return {
             "control": self.control,
             "given": list(self.given),
+            "via": list(self.via),
             "values": list(self.labels),
             "output": self.output,
             "contexts": len(self.items),
@@ -114,6 +117,7 @@ def sweep(
     values: Sequence[Any],
     contexts: Sequence[Mapping[str, Any]],
     *,
+    via: Sequence[str] = (),
     guidance: Weights | None = None,
     best_of: int = 1,
     seed: int = 0,
@@ -126,6 +130,7 @@ def sweep(
         values: at least two.
         contexts: what else is given, as the model sees it; the same modalities in all, or none. Context i has the seed
             ``seed + i`` at every value, so that only the control differs along a strip (candidates: :func:`run_rows`).
+        via: modalities to generate first, in this order: of a number of people first their boxes, then the picture.
         guidance: as of :meth:`AnyToAny.plan`, but one number is the weight of the control alone,
             ``{control.modality: guidance}``; default: as in the plan, on everything that is given.
         best_of: candidates of every picture, of which the one that agrees best with what was given is kept.
@@ -140,7 +145,7 @@ def sweep(
         for number, context in enumerate(contexts)
         for value in values
     ]
-    plan = sweep_plan(model, control, contexts[0], guidance, best_of)
+    plan = sweep_plan(model, control, contexts[0], via, guidance, best_of)
     made = run_rows(model, rows, plan, batch_size, progress, control.name, best_of)
     outputs = [items[control.output] for items in made]
     pictures, seeds = [item.square for item in outputs], [seed for _, seed in rows]
@@ -154,6 +159,7 @@ def sweep(
         control.name,
         control.modality,
         tuple(contexts[0]),
+        tuple(via),
         tuple(map(control.label, values)),
         tuple(row[control.modality] for row, _ in rows[: len(values)]),
         control.output,
@@ -169,13 +175,14 @@ def sweep_plan(
     model: AnyToAny,
     control: Control,
     context: Mapping[str, Any],
+    via: Sequence[str] = (),
     guidance: Weights | None = None,
     best_of: int = 1,
 ) -> Plan:
     """How a sweep generates. Raises :class:`GenerationError` for what cannot be done; arguments: :func:`sweep`."""
     given = list(dict.fromkeys((*context, control.modality)))
     weights = {control.modality: guidance} if isinstance(guidance, float | int) else guidance
-    plan = model.plan([control.output], given, guidance=weights)
+    plan = model.plan([control.output], given, via=via, guidance=weights)
     check_best_of(model.bundle.model.config, plan, best_of)
     return plan
 

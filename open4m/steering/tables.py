@@ -26,6 +26,7 @@ def sweep_table(sweeps: Sequence[Sweep]) -> Rows:
             cells = (number(check.correlation), f"{check.chance:.4f}", number(check.pooled), ends)
             left_out = f" ({check.unmeasured} pictures left out: nothing to measure)" if check.unmeasured else ""
             beside = f"{one.control} with {' and '.join(one.given)}" if one.given else f"{one.control} alone"
+            beside += f", via {' and '.join(one.via)}" if one.via else ""
             beside += f", best of {one.best_of}" if one.best_of > 1 else ""
             found.append((beside, check.measure + left_out, *cells, "yes" if check.follows else "no"))
     return header, found

@@ -31,8 +31,8 @@ def test_a_sweep_draws_its_strips_and_says_what_follows(
         assert strip.width > strip.height  # three values, two contexts
     assert "rank correlation" in (place / "o" / "sweep.md").read_text()
     best = ["sweep", "metadata.brightness=40,200", "--model", model, "--contexts", "1", "--alone", "--best-of", "2"]
-    assert main([*best, "--out", "p"]) == 0
-    assert "metadata.brightness alone, best of 2" in (place / "p" / "sweep.md").read_text()
+    assert main([*best, "--via", "depth", "--out", "p"]) == 0
+    assert "metadata.brightness alone, via depth, best of 2" in (place / "p" / "sweep.md").read_text()
 
 
 def test_a_bad_sweep_is_refused_before_anything_is_made(

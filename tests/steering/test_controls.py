@@ -69,6 +69,10 @@ def test_fields_are_measured_as_they_are_labelled() -> None:
     floor = np.zeros((4, 4), np.uint8)
     floor[:2] = panoptic_value("floor-wood")
     assert walk.reads == ("semseg",) and walk.measure({"rgb": grey(9), "semseg": floor}) == (0.5,)
+    kinds, _ = parse_control("metadata.semantic_diversity")
+    classes = np.ones((40, 40), np.uint8)
+    classes[:2], classes[2, :3] = 2, 3  # three stray pixels of 1600 are no class
+    assert kinds.measure({"rgb": grey(9), "semseg": classes}) == (2,)
     people, _ = parse_control("metadata.n_humans")
     found = [Box(0, 0, 1, 1, "person"), Box(0, 0, 1, 1, "dog")]
     assert people.reads == ("det",) and people.measure({"rgb": grey(9), "det": found}) == (1,)
