@@ -226,8 +226,14 @@ class CrossAttention(QueryKeyNorm):
         k, v = split_heads(self.kv(context), self.heads, 2)
         return KeyValues(self.k_norm(k).to(v.dtype), v)
 
-    def forward(self, x: Tensor, context: KeyValues, mask: Mask | None) -> Tensor:
-        """x (B, M, D) and a projected context → (B, M, D)."""
+    def forward(self, x: Tensor, context: KeyValues, mask: Mask | Segments | None) -> Tensor:
+        """x (B, M, D) and a projected context → (B, M, D).
+
+        With segments, the contexts of the B samples lie one behind the other, as if of one sample.
+        """
         (q,) = split_heads(self.q(x), self.heads, 1)
         q = self.q_norm(q).to(context.values.dtype)
-        return self.proj(merge_heads(attend(q, context.keys, context.values, mask)))
+        if not isinstance(mask, Segments):
+            return self.proj(merge_heads(attend(q, context.keys, context.values, mask)))
+        contexts = zip(q.split(1), *(x.split(mask.lengths, dim=2) for x in (context.keys, context.values)), strict=True)
+        return self.proj(merge_heads(torch.cat([attend(*sample) for sample in contexts])))

@@ -106,9 +106,9 @@ class DecoderBlock(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, y: Tensor, context: Tensor, self_mask: Mask | Segments | None, context_mask: Mask | None
+        self, y: Tensor, context: Tensor, self_mask: Mask | Segments | None, context_mask: Mask | Segments | None
     ) -> Tensor:
-        """y (B, M, D), context (B, N, D) → (B, M, D)."""
+        """y (B, M, D), context (B, N, D) or, with segments of B samples, (1, ΣN, D) → (B, M, D)."""
         y = y + self.self_attn(self.norm1(y), self_mask)
         return self._finish(y, self._project(context), context_mask)
 
@@ -124,6 +124,6 @@ class DecoderBlock(nn.Module):
     def _project(self, context: Tensor) -> KeyValues:
         return self.cross_attn.project(self.context_norm(context))
 
-    def _finish(self, y: Tensor, context: KeyValues, mask: Mask | None) -> Tensor:
+    def _finish(self, y: Tensor, context: KeyValues, mask: Mask | Segments | None) -> Tensor:
         y = y + self.cross_attn(self.query_norm(y), context, mask)
         return y + self.mlp(self.norm2(y))

@@ -136,8 +136,7 @@ class FourM(nn.Module):
 
     def _encode_packed(self, x: Tensor, valid: Tensor, layers: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """The encoder over x (B, N, D), the samples one behind the other instead of padded; zero where not valid."""
-        samples = Segments(tuple(valid.sum(dim=1).tolist()))
-        states, kept = run_encoder(x[valid][None], self.encoder, self.encoder_norm, samples, layers)
+        states, kept = run_encoder(x[valid][None], self.encoder, self.encoder_norm, _lengths(valid), layers)
 
         def unpacked(packed: Tensor) -> Tensor:
             return torch.zeros_like(x).masked_scatter(valid[:, :, None], packed)
@@ -147,9 +146,11 @@ class FourM(nn.Module):
     def decode(self, targets: TokenTargets, encoded: Encoded) -> Tensor:
         """Run the decoder: hidden states (B, M, D) after the final norm; rows of padding are meaningless."""
         y = self.embed_targets(targets)
-        mask, context_mask = target_mask(targets), key_mask(encoded.valid)
+        mask, context, context_mask = target_mask(targets), encoded.context, key_mask(encoded.valid)
+        if context_mask is not None and packing_is_faster(context):
+            context, context_mask = context[encoded.valid][None], _lengths(encoded.valid)
         for block in self.decoder:
-            y = block(y, encoded.context, mask, context_mask)
+            y = block(y, context, mask, context_mask)
         return self.decoder_norm(y)
 
     def start_decoding(self, encoded: Encoded) -> DecoderCache:
@@ -317,6 +318,11 @@ def initialise_layer(name: str, module: nn.Module, generator: torch.Generator) -
             module.bias.zero_()
     elif isinstance(module, nn.LayerNorm):
         module.reset_parameters()
+
+
+def _lengths(valid: Tensor) -> Segments:
+    """The samples of ``valid`` (B, N) one behind the other."""
+    return Segments(tuple(valid.sum(dim=1).tolist()))
 
 
 def _tables(specs: tuple[StreamSpec, ...], dim: int) -> nn.ModuleDict:

@@ -47,13 +47,18 @@ def test_padding_changes_nothing(seed: int) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 9), min_size=1, max_size=4))
-def test_samples_behind_each_other_are_encoded_as_padded_ones(seed: int, lengths: list[int]) -> None:
-    model, inputs = tiny_model(), random_batch(seed, lengths, [1] * len(lengths)).inputs
+def test_samples_behind_each_other_are_encoded_and_decoded_as_padded_ones(seed: int, lengths: list[int]) -> None:
+    model, batch = tiny_model(), random_batch(seed, lengths, [3] * len(lengths))
+    inputs = batch.inputs
     padded = model.encode(inputs, layers=(0, 1))  # gradients are wanted: samples are padded
     with torch.no_grad():
         packed = model.encode(inputs, layers=(0, 1))
     for found, wanted in ((packed.states, padded.states), *((packed.layers[n], padded.layers[n]) for n in (0, 1))):
         torch.testing.assert_close(found[inputs.valid], wanted[inputs.valid], atol=1e-5, rtol=1e-5)
+    wanted = model.decode(batch.targets, padded)
+    with torch.no_grad():
+        alike = replace(padded, context=padded.context.detach())
+        torch.testing.assert_close(model.decode(batch.targets, alike), wanted, atol=1e-5, rtol=1e-5)
 
 
 def _cut(batch: TokenBatch, inputs: int, targets: int):

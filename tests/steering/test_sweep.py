@@ -152,7 +152,7 @@ def test_a_control_may_be_all_that_is_given() -> None:
 def test_something_else_may_be_generated_on_the_way() -> None:
     made = swept("metadata.n_humans=0,2", [{"caption": "a dog"}], via=["det"], seed=3)
     assert made.via == ("det",) and made.to_dict()["via"] == ["det"] and made.output == "rgb"
-    assert [target.modality for target in made.plan.targets][0] == "det"
+    assert made.plan.targets[0].modality == "det"
     assert sweep_table([made])[1][0][0] == "metadata.n_humans with caption, via det"
     asked = {"caption": "a dog", "metadata": {"n_humans": 2.0}}
     alone = model().generate(asked, plan=made.plan, seed=3)
