@@ -12,11 +12,11 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from open4m import load
 from open4m.evaluation import evaluation_samples, retrieval
 from open4m.evaluation.retrieval import COUNT, header_and_rows, summary
 from open4m.evaluation.tables import markdown_table
 from open4m.files import write_bytes
-from open4m.generation.pipeline import load
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
+from open4m import load
 from open4m.app.steering import FOLLOWS, MERGING, PATHS, READING, UNCERTAINTY, draw_ensembles, draw_strip
 from open4m.evaluation import evaluation_samples
 from open4m.evaluation.heldout import SHARD_SIZE, VIEWS
 from open4m.evaluation.tables import markdown_table
 from open4m.files import atomic_path, write_bytes
-from open4m.generation.pipeline import load
 from open4m.steering.controls import parse_control
 from open4m.steering.ensembles import ensemble_study
 from open4m.steering.paths import path_study

@@ -4,8 +4,9 @@ from open4m.generation.agreement import best_of
 from open4m.generation.ensemble import Ensemble, sampling_plan
 from open4m.generation.features import TokenFeatures
 from open4m.generation.inputs import Tokens
+from open4m.generation.loading import load
 from open4m.generation.masks import Masked
-from open4m.generation.pipeline import AnyToAny, load
+from open4m.generation.pipeline import AnyToAny
 from open4m.generation.plan import Plan, TargetPlan
 from open4m.generation.preview import preview, preview_upscale
 from open4m.generation.result import Item, Result

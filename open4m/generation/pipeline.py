@@ -24,43 +24,12 @@ from open4m.generation.result import Result
 from open4m.generation.stored import Record, read_tokens
 from open4m.generation.streaming import Partial, partial_results
 from open4m.generation.super_resolution import low_resolution, upscaling_plan
-from open4m.hub import Bundle, load_bundle
+from open4m.hub import Bundle
 from open4m.modalities.view import Fit
-from open4m.model.compiled import compile_blocks
-from open4m.precision import prepacking_is_faster
 from open4m.streams import StreamKind
 
 PlanOrEdit = Plan | Callable[[Plan], Plan]
 """What to do, or what is to be changed in what would be done."""
-
-
-def load(
-    name: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    text_tokenizer: str | Path | None = None,
-    compile: bool = False,
-) -> AnyToAny:
-    """Load a model by the name of a bundled one, a folder, a ``.safetensors`` file, or the hub id of a published one.
-
-    Args:
-        name, device, dtype, text_tokenizer: see :func:`open4m.hub.bundle.load_bundle`.
-        compile: compile the blocks of the transformer (:func:`~open4m.model.compiled.compile_blocks`), which takes
-            seconds for every new shape of inputs and targets. It serves one-step grids and embeddings; grids in several
-            steps and sequences run uncompiled.
-
-    Raises:
-        UnknownNameError: no such model; similar names are suggested.
-        CheckpointError: it is incomplete or damaged.
-        GenerationError: int8 weights on another device than a CPU.
-    """
-    bundle = load_bundle(name, dtype, device, text_tokenizer)
-    if compile:
-        compile_blocks(bundle.model)
-    elif prepacking_is_faster(device, dtype):
-        bundle.model.prepack()
-    return AnyToAny(bundle)
 
 
 class AnyToAny:

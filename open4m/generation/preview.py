@@ -32,7 +32,7 @@ def preview(
     No weights are read, and nothing is fetched for models of the catalogue.
 
     Args:
-        name: as for :func:`~open4m.generation.pipeline.load`.
+        name: as for :func:`~open4m.generation.loading.load`.
         targets: modalities to generate; none = all that are not given.
         given: modalities or streams that would be given.
         dtype: of the weights.
