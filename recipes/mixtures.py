@@ -122,11 +122,12 @@ def scenes(image_size: int = 112) -> Mixture:
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
     picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
     learnt whole, to its end; boxes and instances, which take most samples to learn. Geometry and classes are predicted
-    more often than RGB tokens, whose loss hardly falls in a short training. Three fifths of the batches show nothing
-    but a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask for the
-    picture or its layout: it is slow to learn to follow them, fields beside a caption above all, which must really be
-    there and be few of a kind. An eighth ask for the global features of a picture from what it may be described by,
-    several things at once, which is what retrieval does. All that is for a model which knows the rest: ``scenes-tiny``
+    more often than RGB tokens, whose loss hardly falls in a short training. Nearly three quarters of the batches show
+    nothing but a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask
+    for the picture, its boxes or its classes: it is slow to learn to follow them, fields beside a caption above all,
+    which must really be there and be few of a kind. Numbers of things are learnt as boxes and classes, in which they
+    can be counted. A fourteenth ask for the global features of a picture from what it may be described by, several
+    things at once, which is what retrieval does. All that is for a model which knows the rest: ``scenes-tiny``
     began without these batches (its card). A few batches show next to nothing, with which guidance contrasts.
     """
     rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"

@@ -95,11 +95,12 @@ def main(settings: Settings) -> None:
         for contexts in _contexts(control.output, firsts[: settings.contexts]):
             again = max(1, settings.best_of) if contexts[0] and control.name in BEST_OF else 1
             counts = sorted({1, again})
-            sweeps += [sweep(model, control, values, contexts, best_of=n, **options) for n in counts]
+            straight = [sweep(model, control, values, contexts, best_of=n, **options) for n in counts]
+            sweeps += straight
             if control.name in VIA:
                 sweeps.append(sweep(model, control, values, contexts, via=VIA[control.name], **options))
             if DRAWN.get(control.name) == bool(contexts[0]):
-                strip = draw_strip(sweeps[-len(counts)], rows=2, size=_CELL)
+                strip = draw_strip(straight[0], rows=2, size=_CELL)
                 _save(strip, settings.out / f"steering-{control.name.rpartition('.')[2]}.png")
         if control.reads:
             found = reading(model, control, samples, **options)

@@ -85,7 +85,7 @@ def sweep(
         for control, asked in wanted
     ]
     for control, _, beside in jobs:  # all of them, before the first one is worked on
-        sweep_plan(loaded, control, beside[0], on_the_way, weighed, best_of)
+        sweep_plan(loaded, control, beside[0], via=on_the_way, guidance=weighed, best_of=best_of)
     with Bars(quiet=False) as bars:
         options = {"seed": seed, "batch_size": batch_size, "progress": bars.tell}
         made = [run(loaded, *job, via=on_the_way, guidance=weighed, best_of=best_of, **options) for job in jobs]

@@ -235,5 +235,6 @@ class CrossAttention(QueryKeyNorm):
         q = self.q_norm(q).to(context.values.dtype)
         if not isinstance(mask, Segments):
             return self.proj(merge_heads(attend(q, context.keys, context.values, mask)))
-        contexts = zip(q.split(1), *(x.split(mask.lengths, dim=2) for x in (context.keys, context.values)), strict=True)
-        return self.proj(merge_heads(torch.cat([attend(*sample) for sample in contexts])))
+        keys, values = (part.split(mask.lengths, dim=2) for part in (context.keys, context.values))
+        samples = zip(q.split(1), keys, values, strict=True)
+        return self.proj(merge_heads(torch.cat([attend(*sample) for sample in samples])))

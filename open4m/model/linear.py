@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from open4m.errors import TrainingError
 from open4m.precision import slicing_is_faster, table_first_is_faster
 
-_MOST = 12  # rows that are few
-_FEW_ROWS = range(4, _MOST + 1)
+_FEW_ROWS = range(4, 13)  # for which slices are faster
+_MOST_ROWS = 12  # for which a table in front is faster
 _SLICES = 16
 _LARGE = 2**20  # weights
 
@@ -43,7 +43,7 @@ def table_product(hidden: Tensor, table: Tensor) -> Tensor:
     The kernels bring what comes second into an order of their own first: better the few rows than the table.
     """
     rows = hidden.reshape(-1, hidden.shape[-1])
-    if not 0 < len(rows) <= _MOST or not table_first_is_faster(hidden):
+    if not 0 < len(rows) <= _MOST_ROWS or hidden.dtype != table.dtype or not table_first_is_faster(hidden):
         return F.linear(hidden, table)
     product = torch.mv(table, rows[0]) if len(rows) == 1 else torch.mm(table, rows.t()).t()
     return product.reshape(*hidden.shape[:-1], -1)

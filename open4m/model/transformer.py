@@ -6,15 +6,15 @@ Shape suffixes: B samples, N inputs, M targets, D width, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from open4m.batch import TokenBatch, TokenInputs, TokenTargets
-from open4m.errors import DataError
+from open4m.errors import CheckpointError, DataError
 from open4m.model.attention import Segments, key_mask, layer_norm, target_mask
 from open4m.model.blocks import BlockCache, DecoderBlock, EncoderBlock, run_encoder
 from open4m.model.config import ModelConfig
@@ -128,7 +128,7 @@ class FourM(nn.Module):
         """
         content, place = self.embed_inputs(inputs)
         x, mask = content + place, key_mask(inputs.valid)
-        if mask is not None and packing_is_faster(x):
+        if mask is not None and self._packs(x):
             states, kept = self._encode_packed(x, inputs.valid, layers)
         else:
             states, kept = run_encoder(x, self.encoder, self.encoder_norm, mask, layers)
@@ -147,7 +147,7 @@ class FourM(nn.Module):
         """Run the decoder: hidden states (B, M, D) after the final norm; rows of padding are meaningless."""
         y = self.embed_targets(targets)
         mask, context, context_mask = target_mask(targets), encoded.context, key_mask(encoded.valid)
-        if context_mask is not None and packing_is_faster(context):
+        if context_mask is not None and self._packs(context):
             context, context_mask = context[encoded.valid][None], _lengths(encoded.valid)
         for block in self.decoder:
             y = block(y, context, mask, context_mask)
@@ -281,6 +281,8 @@ class FourM(nn.Module):
         keys of ``source``; nothing is ever left at its random initialisation. ``dtype`` None keeps the stored one.
         With ``assign`` the given tensors become the parameters where device and dtype fit, else they are copied.
         """
+        if any(isinstance(module, PrepackedLinear) for module in self.modules()):
+            raise CheckpointError(f"{source}: the model's weights are prepacked for inference. Load it anew.")
         check_weights(weights, self.state_dict(), source)
         taken = {k: v.detach().to(device, dtype or v.dtype, copy=not assign) for k, v in weights.items()}
         self.load_state_dict(taken, strict=True, assign=True)
@@ -303,9 +305,24 @@ class FourM(nn.Module):
             parameter.data = parameter.data.to(activation_dtype(torch.int8))
 
     def prepack(self) -> None:
-        """Hold the weights of the blocks in the order in which a CPU's kernels read them, in place, for inference."""
+        """Hold the weights of the blocks in the order in which a CPU's kernels read them, in place, for inference.
+
+        Such a model can be saved and copied, but neither trained, nor moved, nor given other weights.
+        """
+        self.requires_grad_(False)
         for part in (self.encoder, self.decoder):
             replace_linear_layers(part, PrepackedLinear)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Every change of device or number format comes here: all of the model is changed, or nothing."""
+        for module in self.modules():
+            if isinstance(module, PrepackedLinear):
+                module.check_change(fn)
+        return super()._apply(fn, recurse)
+
+    def _packs(self, x: Tensor) -> bool:
+        """Whether samples stand one behind the other; what is compiled would be for every combination of lengths."""
+        return not self.compiled and packing_is_faster(x)
 
 
 def initialise_layer(name: str, module: nn.Module, generator: torch.Generator) -> None:

@@ -86,7 +86,10 @@ class Control(ABC):
 
 
 class FieldControl(Control):
-    """A metadata field in natural units; measured with the formulas that label the training data."""
+    """A metadata field in natural units; measured with the formulas that label the training data.
+
+    But for specks: classes read from a picture are counted from :data:`_SPECK` on.
+    """
 
     modality = "metadata"
 

@@ -11,6 +11,7 @@ import numpy as np
 from open4m.errors import GenerationError
 from open4m.evaluation.evaluate import Progress, direct_plan
 from open4m.generation.agreement import check_best_of
+from open4m.generation.defaults import as_names
 from open4m.generation.passes import Weights
 from open4m.generation.pipeline import AnyToAny
 from open4m.generation.plan import Plan
@@ -145,7 +146,8 @@ def sweep(
         for number, context in enumerate(contexts)
         for value in values
     ]
-    plan = sweep_plan(model, control, contexts[0], via, guidance, best_of)
+    via = as_names(via)
+    plan = sweep_plan(model, control, contexts[0], via=via, guidance=guidance, best_of=best_of)
     made = run_rows(model, rows, plan, batch_size, progress, control.name, best_of)
     outputs = [items[control.output] for items in made]
     pictures, seeds = [item.square for item in outputs], [seed for _, seed in rows]
@@ -175,12 +177,15 @@ def sweep_plan(
     model: AnyToAny,
     control: Control,
     context: Mapping[str, Any],
+    *,
     via: Sequence[str] = (),
     guidance: Weights | None = None,
     best_of: int = 1,
 ) -> Plan:
     """How a sweep generates. Raises :class:`GenerationError` for what cannot be done; arguments: :func:`sweep`."""
     given = list(dict.fromkeys((*context, control.modality)))
+    if both := [name for name in via if name in given and name != "metadata"]:  # of which there is more to generate
+        raise GenerationError(f"{control.name}: {', '.join(both)} on the way, yet given. Leave out one of them.")
     weights = {control.modality: guidance} if isinstance(guidance, float | int) else guidance
     plan = model.plan([control.output], given, via=via, guidance=weights)
     check_best_of(model.bundle.model.config, plan, best_of)

@@ -44,6 +44,8 @@ def test_a_bad_sweep_is_refused_before_anything_is_made(
     assert "--alone, yet caption given" in both
     several = ["sweep", "metadata.brightness", "color_palette", "--alone", "--model", model]
     assert "metadata" in refused(capsys, *several, "--guidance", "metadata=3")  # of which the second has none
+    both = ["sweep", "metadata.n_humans=0,1", "det.person=0,1", "--alone", "--via", "det", "--model", model]
+    assert "det.person: det on the way, yet given" in refused(capsys, *both)
     assert "best of 0" in refused(capsys, *several, "--best-of", "0")
     assert "--contexts is 0" in refused(capsys, "sweep", "metadata.brightness", "--contexts", "0", "--model", model)
     # of a model that knows no captions the held-out scenes have none

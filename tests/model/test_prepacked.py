@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import random_batch, tiny_model
@@ -11,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import open4m
-from open4m.errors import GenerationError, TrainingError
+from open4m.errors import CheckpointError, GenerationError, TrainingError
+from open4m.generation import AnyToAny
 from open4m.hub import load_bundle, save_bundle
 from open4m.model.linear import table_product
 from open4m.model.prepacked import PrepackedLinear
@@ -75,3 +79,32 @@ def test_what_would_need_the_weights_is_refused() -> None:
         model.train()
     with pytest.raises(GenerationError, match="device and dtype"):
         model.float()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}  # nothing was changed
+    assert model.cpu() is model
+    with pytest.raises(CheckpointError, match="prepacked for inference"):
+        model.load_weights(tiny_model().state_dict())
+    layer = model.encoder[0].mlp.fc1
+    with pytest.raises(GenerationError, match="No gradients"):
+        layer(torch.ones(1, 32, dtype=torch.bfloat16, requires_grad=True))
+
+
+def test_copies_are_prepacked_too() -> None:
+    model, batch = tiny_model().bfloat16(), random_batch(0, [9, 3], [8, 5])
+    model.prepack()
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert isinstance(other.encoder[0].mlp.fc1, PrepackedLinear)
+        for wanted, found in zip(model(batch), other(batch), strict=True):
+            assert torch.equal(found.logits, wanted.logits)
+        assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_the_whole_system_says_nearly_the_same() -> None:
+    system, plain = (
+        open4m.load("scenes-tiny", dtype=torch.bfloat16),
+        AnyToAny(load_bundle("scenes-tiny", torch.bfloat16)),
+    )
+    given = {"caption": "a red couch in a room", "metadata": {"brightness": 120.0}}
+    assert np.corrcoef(system.embed(given), plain.embed(given))[0, 1] > 0.999
+    ours, theirs = (one.generate(given, ["color_palette", "depth"], seed=1) for one in (system, plain))
+    assert np.corrcoef(ours["depth"].value.ravel(), theirs["depth"].value.ravel())[0, 1] > 0.8  # rounded differently
+    assert len(ours["color_palette"].value) and ours.plan == theirs.plan
