@@ -22,7 +22,7 @@ from open4m.weights import CONFIG, WEIGHTS, header_config
 
 
 def check_transformer(folder: Recorded, options: Options, report: Report) -> None:
-    """Load the checkpoint as users do, run it on the recorded batch, and compare."""
+    """Load the checkpoint as it is stored, run it on the recorded batch, and compare."""
     model = load_bundle(folder.path, options.dtype, options.device).model
     numbers, expected = folder.json("expected.json"), folder.tensors("expected.safetensors")
     mods = read_mod_dict(folder.tensors("batch.safetensors"))
