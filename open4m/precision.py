@@ -54,7 +54,7 @@ def table_first_is_faster(rows: Tensor) -> bool:
 def prepacking_is_faster(device: torch.device | str, dtype: torch.dtype) -> bool:
     """Whether weights are better brought into the order of a CPU's kernels once, than for every product: in bfloat16.
 
-    In float32 it gains nothing (:mod:`benchmarks.few_rows`).
+    In float32 a decoder step gains nothing (docs/performance.md); :mod:`benchmarks.few_rows` measures bfloat16.
     """
     on_cpu = torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available()
     return on_cpu and dtype == torch.bfloat16 == fast_dtype(device)
