@@ -22,15 +22,11 @@ def activation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def plain_attention_is_faster(queries: Tensor) -> bool:
-    """Whether matmul–softmax–matmul beats the fused kernel for ``queries`` (B, H, M, K) on a CPU.
+    """Whether matmul–softmax–matmul beats the fused kernel for ``queries`` (B, H, M, K): training in bfloat16 on a CPU.
 
-    In bfloat16 when training, where the backward of the fused kernel is 2–5 times slower; in float32 for one query.
+    The backward of the fused kernel is 2–5 times slower there.
     """
-    if queries.device.type != "cpu":
-        return False
-    if queries.dtype == torch.bfloat16:
-        return queries.requires_grad
-    return queries.dtype == torch.float32 and queries.shape[2] == 1
+    return queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.requires_grad
 
 
 def packing_is_faster(inputs: Tensor) -> bool:
