@@ -16,7 +16,7 @@ from rich.console import Console
 
 from open4m.app.gallery import MATRIX, SCORES, write_report
 from open4m.evaluation import Matrix, Report, Retrieval, any_to_any, evaluate, evaluation_samples, retrieval
-from open4m.evaluation.heldout import SPLIT
+from open4m.evaluation.heldout import SPLIT, views_in_a_row
 from open4m.evaluation.retrieval import header_and_rows, summary
 from open4m.evaluation.tables import markdown, markdown_table, share_rows
 from open4m.files import write_json
@@ -67,7 +67,8 @@ def main(release: Release) -> None:
     samples, source = evaluation_samples(model, release.heldout, release.split, release.limit)
     report, predictions = evaluate(model, samples, data=source, progress=tell)
     matrix = any_to_any(model, samples, report, release.matrix_count, progress=tell)
-    retrieved = retrieval(model, samples, release.limit, progress=tell)
+    views = views_in_a_row(release.heldout)
+    retrieved = retrieval(model, samples, release.limit, views=views, progress=tell)
     if release.report is not None:
         tables = {"matrix": matrix.to_dict(), "retrieval": retrieved.to_dict()}
         write_json(release.report / "report.json", report.to_dict() | tables)

@@ -61,6 +61,7 @@ def evaluate(
     from open4m.evaluation import any_to_any, evaluation_samples
     from open4m.evaluation import evaluate as score
     from open4m.evaluation.evaluate import REQUESTS
+    from open4m.evaluation.heldout import views_in_a_row
     from open4m.evaluation.retrieval import can_retrieve, retrieval
     from open4m.files import write_json
 
@@ -77,7 +78,10 @@ def evaluate(
             matrix = any_to_any(loaded, samples, report, matrix_count, batch_size=batch_size, progress=bars.tell)
         retrieved = None
         if not given and not to and retrieval_count and can_retrieve(loaded, samples):
-            retrieved = retrieval(loaded, samples, retrieval_count, batch_size=batch_size, progress=bars.tell)
+            views = views_in_a_row(data)
+            retrieved = retrieval(
+                loaded, samples, retrieval_count, views=views, batch_size=batch_size, progress=bars.tell
+            )
     result = report.to_dict() | {
         "matrix": matrix.to_dict() if matrix else None,
         "retrieval": retrieved.to_dict() if retrieved else None,

@@ -54,6 +54,11 @@ def evaluation_samples(
     return [model.view(sample) for sample in values], source
 
 
+def views_in_a_row(data: Path | None) -> int:
+    """How many samples of :func:`evaluation_samples` show one scene: known of the held-out ones, else 1."""
+    return VIEWS if data is None else 1
+
+
 def heldout_values(names: Sequence[str], count: int = COUNT) -> list[dict[str, Any]]:
     """``count`` held-out scenes: the shipped ones, then the next ones of the same world and seed.
 

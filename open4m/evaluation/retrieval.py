@@ -54,7 +54,7 @@ class Retrieval:
         galleries: which there are: :data:`PICTURES`, :data:`FEATURES`.
         queries: single modalities, then pairs.
         gains: gallery → the mean of :meth:`gain` over all pairs, and its standard deviation when samples are drawn anew
-            (bootstrap). Galleries that pairs do not search are left out.
+            (bootstrap), views of one scene together. Galleries that pairs do not search are left out.
     """
 
     spaces: tuple[str, ...]
@@ -80,6 +80,7 @@ def retrieval(
     samples: Sequence[Sample],
     count: int = COUNT,
     *,
+    views: int = 1,
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Retrieval:
@@ -90,6 +91,7 @@ def retrieval(
             picture are used, as many as fill galleries of ``count``. Of fewer than ``count`` all.
         count: samples in a gallery. What is found in several is counted together: a gallery of another size would be
             another task, and one alone leaves recall@5 uncertain by some .02.
+        views: that many samples in a row show one scene: found or missed alike, they say less than as many scenes.
 
     Raises:
         GenerationError: the model predicts no global feature, or a gallery has fewer than two pictures.
@@ -125,7 +127,9 @@ def retrieval(
         for name, source in galleries.items()
     }
     queries = [QueryScores(q, {name: _scores(found[name][q]) for name in found if q in found[name]}) for q in asked]
-    gains = {name: mean_gain(places) for name, places in found.items() if any(len(given) > 1 for given in places)}
+    gains = {
+        name: mean_gain(places, views) for name, places in found.items() if any(len(given) > 1 for given in places)
+    }
     listed = tuple(query for query in queries if query.recall)
     return Retrieval(embedder.spaces, count, len(used), tuple(galleries), listed, gains)
 
@@ -182,11 +186,14 @@ def _scores(places: np.ndarray) -> dict[str, float]:
     return recalls | {"median_rank": float(np.median(places))}
 
 
-def mean_gain(places: Mapping[Given, np.ndarray]) -> tuple[float, float]:
-    """See :attr:`Retrieval.gains`; ``places``: query → ranks (N,)."""
+def mean_gain(places: Mapping[Given, np.ndarray], views: int = 1) -> tuple[float, float]:
+    """See :attr:`Retrieval.gains`; ``places``: query → ranks (N,), of ``views`` in a row one scene is shown."""
     hits = np.stack([ranked <= _DEPTHS[-1] for ranked in places.values()], axis=1).astype(np.float64)
-    draws = np.random.default_rng(0).multinomial(len(hits), np.full(len(hits), 1 / len(hits)), size=_BOOTSTRAPS)
-    recalls = np.concatenate([hits.mean(axis=0, keepdims=True), draws @ hits / len(hits)])  # the first: as they are
+    scene = np.arange(len(hits)) // views
+    scenes = scene[-1] + 1
+    draws = np.random.default_rng(0).multinomial(scenes, np.full(scenes, 1 / scenes), size=_BOOTSTRAPS)[:, scene]
+    drawn = draws @ hits / draws.sum(axis=1, keepdims=True)
+    recalls = np.concatenate([hits.mean(axis=0, keepdims=True), drawn])  # the first: as they are
     column = {given: number for number, given in enumerate(places)}
     pairs = [given for given in places if len(given) > 1 and all((name,) in column for name in given)]
     better = [recalls[:, [column[(name,)] for name in given]].max(axis=1) for given in pairs]

@@ -98,6 +98,13 @@ def test_the_mean_gain_is_told_with_its_uncertainty(found: Retrieval) -> None:
     wrong = np.where(np.arange(200) % 4, alike, 9)  # a quarter of the samples is not found by the one part
     mean, deviation = mean_gain({("a",): wrong, ("b",): wrong, ("a", "b"): alike})
     assert mean == 0.25 and deviation == pytest.approx((0.25 * 0.75 / 200) ** 0.5, rel=0.15)
+    scenes = {
+        given: np.repeat(ranked, 4) for given, ranked in {("a",): wrong, ("b",): wrong, ("a", "b"): alike}.items()
+    }
+    assert mean_gain(scenes, views=4) == pytest.approx((mean, deviation))  # four views of a scene say no more than one
+    assert mean_gain(scenes)[1] == pytest.approx(deviation / 2, rel=0.15)
+    uneven = {given: ranked[:-1] for given, ranked in scenes.items()}
+    assert mean_gain(uneven, views=4) == pytest.approx((mean, deviation), rel=0.05)
 
 
 def test_several_galleries_are_counted_together(model: AnyToAny, samples: list[dict[str, Any]]) -> None:
