@@ -87,6 +87,7 @@ def generate(
     from open4m.generation import Ensemble, preview_upscale, sampling_plan
     from open4m.generation import best_of as choose_best
     from open4m.generation.agreement import check_best_of
+    from open4m.generation.settings import with_settings
     from open4m.hub import describe
 
     inputs = inputs_of(given)
@@ -94,11 +95,12 @@ def generate(
     drawn = _number_of_samples(samples, ensemble, best_of)
     if not jobs[0].inputs and not to and load_plan is None:
         raise GenerationError("Nothing is given and nothing asked for. Try: open4m generate photo.jpg --to depth")
-    planned = _planned(model, loading, jobs[0].inputs, to, via, guidance, settings, load_plan)
-    if repeats is not None:
-        planned = _repeated(planned, repeats)
+    planned = _planned(model, loading, jobs[0].inputs, to, via, guidance, load_plan)
     if ensemble > 1:
         planned = sampling_plan(planned)
+    planned = with_settings(planned, assignments("--set", settings, "rgb.steps=12"))  # what is said has the last word
+    if repeats is not None:
+        planned = _repeated(planned, repeats)
     if best_of > 1:
         check_best_of(describe(model).config, planned, best_of)
     plans = {"plan": planned}
@@ -153,12 +155,10 @@ def _planned(
     to: Words,
     via: Words,
     guidance: Words,
-    settings: Words,
     load_plan: Path | None,
 ) -> Plan:
-    """What is to be done. What cannot be done is refused before anything is loaded or fetched."""
+    """What is to be done, but for single settings. What cannot be done is refused before anything is loaded."""
     from open4m.generation import Masked, preview
-    from open4m.generation.settings import with_settings
     from open4m.generation.stored import read_plan
 
     targets, on_the_way = name_list(to), name_list(via)
@@ -166,17 +166,15 @@ def _planned(
         get_modality(name)
     if load_plan is None:
         hidden = [name for name, value in inputs.items() if isinstance(value, Masked)]
-        planned = preview(
+        return preview(
             *(model, targets, list(inputs), loading.format),
             partial=hidden,
             via=on_the_way,
             guidance=weights(guidance),
         )
-    elif targets or on_the_way or guidance:
+    if targets or on_the_way or guidance:
         raise GenerationError("--load-plan says it all. Leave it out, or leave out --to, --via and --guidance.")
-    else:
-        planned = read_plan(load_plan)
-    return with_settings(planned, assignments("--set", settings, "rgb.steps=12"))
+    return read_plan(load_plan)
 
 
 def _repeated(plan: Plan, repeats: int) -> Plan:

@@ -147,11 +147,15 @@ def _varies(target: TargetPlan) -> bool:
 
 
 def _weights(plan: Plan) -> dict[str, float]:
-    """Stream → weight where the guidance of what was asked for weighs inputs apart."""
+    """Stream → weight where the guidance of what was asked for weighs inputs apart, ignores them or avoids them."""
     found: dict[str, float] = {}
     for target in plan.targets:
-        if target.modality in plan.requested and isinstance(target.guidance, Mapping):
+        if target.modality not in plan.requested:
+            continue
+        if isinstance(target.guidance, Mapping):
             found |= target.guidance
+        elif target.guidance <= 0:  # of all that it contrasts; a positive one says nothing about which
+            found |= dict.fromkeys(target.conditions, target.guidance)
     return found
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,15 @@ from open4m.files import write_json
 from open4m.generation.pipeline import AnyToAny
 from open4m.retrieval.embedding import Embedder
 from open4m.retrieval.gallery import Gallery, Stamp, open_gallery
-from open4m.retrieval.nearest import APPROXIMATE_FROM, FaissRecord, build_faiss, exact, open_faiss, take_rows
+from open4m.retrieval.nearest import (
+    APPROXIMATE_FROM,
+    NEIGHBOURS,
+    FaissRecord,
+    build_faiss,
+    exact,
+    open_faiss,
+    take_rows,
+)
 from open4m.retrieval.query import Query, compose, require_said, terms_of
 from open4m.retrieval.storage import (
     FORMAT_VERSION,
@@ -219,7 +228,7 @@ class Index:
 
         Args:
             query: modality → value, or :class:`~open4m.retrieval.query.Term` s with weights.
-            always_exact: do not use an approximate index.
+            always_exact: do not use an approximate index, which is used for up to ten items, as it was measured for.
 
         Raises:
             GenerationError: a query that says nothing, wholly or in a part of it (also if that is a file), or one of
@@ -235,11 +244,13 @@ class Index:
                 require_said(term, value)
         composed = compose(self._embedder, terms)
         vector = torch.from_numpy(composed.vector)
-        if always_exact or self._faiss is None:
-            rows = exact(self._blocks, vector[None], k)[1][0].numpy()
-        else:
-            rows = self._faiss[0].search(vector[None].numpy(), min(k, len(self)))[1][0]
+        wanted = min(k, len(self))
+        rows = np.empty(0, dtype=np.int64)
+        if not always_exact and k <= NEIGHBOURS and self._faiss is not None:
+            rows = self._faiss[0].search(vector[None].numpy(), wanted)[1][0]
             rows = rows[rows >= 0]
+        if len(rows) < wanted:  # the cells that are searched may hold fewer
+            rows = exact(self._blocks, vector[None], k)[1][0].numpy()
         found = take_rows(self._blocks, rows)
         centred = (found - self._mean).numpy()
         parts = {label: centred @ share for label, share in composed.shares.items()}

@@ -22,7 +22,10 @@ WANTED_RECALL = 0.95
 """Share of the true nearest neighbours that the approximate search should find."""
 
 _FAISS, _FAISS_RECORD = "faiss.index", "faiss.json"
-_NEIGHBOURS, _TRIALS = 10, 200
+NEIGHBOURS = 10
+"""Of which the approximate search is measured to find so many."""
+
+_TRIALS = 200
 
 
 def exact(blocks: Iterable[Tensor], queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -85,11 +88,11 @@ def build_faiss(folder: Path, blocks: Sequence[Tensor], content: str, seed: int 
         index.add(block.numpy())
     pairs = rng.integers(0, count, (2, _TRIALS))
     trials = torch.nn.functional.normalize(take_rows(blocks, pairs[0]) + take_rows(blocks, pairs[1]), dim=1)
-    truth = exact(blocks, trials, _NEIGHBOURS)[1]
+    truth = exact(blocks, trials, NEIGHBOURS)[1]
     probes, recall = 1, 0.0
     while True:
         index.nprobe = probes
-        recall = recall_of(torch.from_numpy(index.search(trials.numpy(), _NEIGHBOURS)[1]), truth)
+        recall = recall_of(torch.from_numpy(index.search(trials.numpy(), NEIGHBOURS)[1]), truth)
         if recall >= WANTED_RECALL or probes >= lists:
             break
         probes = min(2 * probes, lists)

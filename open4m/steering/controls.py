@@ -15,7 +15,7 @@ from open4m.labeling.palette import extract_palettes
 from open4m.modalities.cielab import rgb_to_lab
 from open4m.modalities.coco import THING_CLASSES, panoptic_value
 from open4m.modalities.det import Box, shown_boxes
-from open4m.modalities.metadata import FIELDS, Count
+from open4m.modalities.metadata import FIELDS, Count, field_range
 
 _APPEARANCE = ("colorfulness", "brightness", "contrast", "saturation", "entropy", "aesthetic_score")
 _READ: dict[str, str] = (
@@ -60,6 +60,10 @@ class Control(ABC):
     @abstractmethod
     def parse(self, text: str) -> Any:
         """One asked value."""
+
+    def code(self, asked: Any) -> Any:
+        """What the model sees of an asked value: equal ones it cannot tell apart."""
+        return asked
 
     @abstractmethod
     def label(self, asked: Any) -> str:
@@ -109,7 +113,13 @@ class FieldControl(Control):
         self.field = field
 
     def parse(self, text: str) -> float:
-        return _number(self.name, text)
+        number, (low, high) = _number(self.name, text), field_range(self.field)
+        if not low <= number <= high:
+            raise GenerationError(f"{self.name}: {text} is out of range; expected {low:g}…{high:g}.")
+        return number
+
+    def code(self, asked: Any) -> int:
+        return FIELDS[self.field].code(asked)
 
     def label(self, asked: float) -> str:
         return f"{asked:g}"
@@ -253,8 +263,8 @@ def parse_control(text: str) -> tuple[Control, list[Any]]:
                 "color_palette=colours (color_palette=#b03030,#3080b0), det.CLASS=counts (det.person=0,1,2)."
             )
     values = [control.parse(value.strip()) for value in listed.split(",")] if listed else []
-    if len(values) == 1 or len(set(values)) < len(values):
-        raise GenerationError(f"{name}: {listed!r} are not several different values.")
+    if len(values) == 1 or len({control.code(value) for value in values}) < len(values):
+        raise GenerationError(f"{name}: {listed!r} are not several values that the model can tell apart.")
     return control, values
 
 

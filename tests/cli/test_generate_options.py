@@ -80,6 +80,13 @@ def test_ensembles_are_merged_and_shown_with_their_uncertainty(
     page = (place / "o" / "index.html").read_text()
     assert "<h2>Merged</h2>" in page and page.count("<h2>Samples: ") == 2 and "ensemble.json" in page
     capsys.readouterr()
+    said = ["--set", "depth.temperature=0.25", "color_palette.temperature=2"]  # what is said has the last word
+    assert main([*common, "--ensemble", "3", *said, "--plan", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)["plan"]["targets"]
+    assert [(t["modality"], t["temperature"], t["decode"]) for t in planned] == [
+        ("depth", 0.25, "tokens"),
+        ("color_palette", 2.0, "tokens"),
+    ]
     assert main([*common, "--ensemble", "2", "--samples", "2"]) == 2
     assert main([*common, "--ensemble", "0"]) == 2
     assert main([*common, "--best-of", "2", "--out", "p"]) == 2

@@ -19,6 +19,7 @@ from open4m.generation import AnyToAny, Masked, Result, best_of
 from open4m.generation.agreement import agreement, best_rows, check_best_of, standing
 from open4m.generation.canvas import FIRST_SPAN, Canvas
 from open4m.generation.passes import Passes, Views, predict
+from open4m.model import FourM
 
 GIVEN = {"caption": "a red ball on a wooden floor", "metadata": {"brightness": 90.0}, "depth": depth_map()}
 
@@ -122,6 +123,11 @@ def test_of_texts_with_gaps_the_beginning_counts() -> None:
         best_of(model(), only)
 
 
+def _apart(network: FourM, result: Result) -> np.ndarray:
+    """(samples,) agreement, each input in standard deviations, of samples of one input."""
+    return np.mean([(s - s.mean()) / s.std() for s in agreement(network, result).values()], axis=0)
+
+
 def test_every_input_has_the_same_say_or_that_of_its_weight() -> None:
     network, system = bundle().model, model()
     result = drawn({"caption": ["a dog"] * 6, "metadata": [{"brightness": 9.0}] * 6}, 6)
@@ -132,6 +138,11 @@ def test_every_input_has_the_same_say_or_that_of_its_weight() -> None:
     assert best_rows(network, result, 3) == [int(expected[0].argmax()), 3 + int(expected[1].argmax())]
 
     inputs = {"caption": "a dog", "metadata": {"brightness": 9.0}}
+    avoided = system.generate(inputs, plan=system.plan(["rgb"], list(inputs), guidance=-1.0), samples=4)
+    assert standing(network, avoided, 4)[0].argmax() == _apart(network, avoided).argmin()
+    ignored = system.plan(["rgb"], list(inputs), guidance=0.0)
+    with pytest.raises(GenerationError, match="it can read nothing"):
+        check_best_of(network.config, ignored, 4)
     for weights, judge in (
         ({"caption": -2.0, "metadata": 0.0}, "caption"),
         ({"caption": 0.0, "metadata": 3.0}, "metadata"),

@@ -402,6 +402,11 @@ def test_faiss_is_used_where_it_was_made_and_fits(copy: Path, model: AnyToAny, m
     query = {"rgb": copy.parent / "gallery" / "1.png"}
     fast, slow = again.search(query, k=5), again.search(query, k=5, always_exact=True)
     assert asked == [2] and [hit.key for hit in fast] == [hit.key for hit in slow] == ["1.png", "0.png"]
+    many = again.search(query, k=11)  # more than it was measured for
+    assert asked == [2] and [hit.key for hit in many] == ["1.png", "0.png"]
+    monkeypatch.setattr(faiss.IndexIVFFlat, "search", lambda *_: (None, np.array([[1, -1]])))  # too few were found
+    assert [hit.key for hit in again.search(query, k=2)] == ["1.png", "0.png"]
+    monkeypatch.setattr(faiss.IndexIVFFlat, "search", counting)
     Image.fromarray(picture(2)).save(copy.parent / "gallery" / "2.png")
     more = Index.build(model, copy.parent / "gallery", copy)
     assert len(more.search(query, k=5)) == 3 and asked == [2]  # the stale one is not used
