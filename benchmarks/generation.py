@@ -22,7 +22,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -66,6 +65,7 @@ class Settings:
     size: str
     dtype: str
     sampled: bool
+    machine: Machine
     compile: bool = False
     decoder_steps: int | None = None
 
@@ -142,11 +142,6 @@ class Worker(ABC):
         self.side, self.settings = side, settings
         self.dtype = activation_dtype(getattr(torch, settings.dtype))
 
-    @cached_property
-    def machine(self) -> Machine:
-        """Measured when first asked for: while nobody else works."""
-        return Machine.measure(self.dtype)
-
     @abstractmethod
     def answer(self, request: Request) -> Answer:
         """Run a task."""
@@ -161,7 +156,7 @@ class Worker(ABC):
         answer = Answer(time.perf_counter() - begun, memory()["VmHWM"], {})
         if count:
             answer.operations, answer.bytes = counted.operations, counted.bytes
-            answer.floor = counted.floor(self.machine)
+            answer.floor = counted.floor(self.settings.machine)
         return made, answer
 
 
@@ -372,9 +367,11 @@ def main(
     unknown = sorted(set(tasks) - set(NAMES))
     if unknown:
         raise SystemExit(f"unknown tasks {', '.join(unknown)}; known are {', '.join(NAMES)}")
-    settings, rows = Settings(size, dtype, sampled, compile, decoder_steps), []
+    machine = Machine.measure(activation_dtype(getattr(torch, dtype)))  # one for both sides
+    settings, rows = Settings(size, dtype, sampled, machine, compile, decoder_steps), []
     about = asdict(settings) | {"full": full, "words": words, "repeats": repeats}
     about |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(f"Floors: {machine.operations / 1e9:.3g} GFLOP/s, {machine.bytes / 1e9:.3g} GB/s.\n")
     print(head(settings), flush=True)
     for decoder in (False, True):
         names = [name for name in NAMES if name in tasks and (name in TASKS) != decoder]

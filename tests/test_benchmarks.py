@@ -17,6 +17,8 @@ from open4m.verify.text import fixed_words
 
 KNOWN = blueprint("tiny")
 
+MACHINE = Machine(operations=1.0, bytes=1.0)
+
 
 def plans(name: str, words: int | None = None, sampled: bool = False) -> tuple[Plan, Plan]:
     """Of the plain side and of ours."""
@@ -74,9 +76,12 @@ def test_sentences_of_the_benchmark_do_not_end(name: str) -> None:
 
 
 def test_the_head_says_how_each_side_is_held() -> None:
-    first, _ = head(Settings("base", "int8", False, True)).splitlines()
+    first, _ = head(Settings("base", "int8", False, MACHINE, True)).splitlines()
     assert "| plain (bfloat16) | open4m (int8, compiled) |" in first
-    assert [Settings("base", "float32", False).about(side) for side in SIDES] == ["plain (float32)", "open4m (float32)"]
+    assert [Settings("base", "float32", False, MACHINE).about(side) for side in SIDES] == [
+        "plain (float32)",
+        "open4m (float32)",
+    ]
 
 
 def test_operations_and_bytes() -> None:
@@ -86,7 +91,7 @@ def test_operations_and_bytes() -> None:
         F.scaled_dot_product_attention(torch.ones(1, 2, 1, 4), torch.ones(1, 2, 7, 4), torch.ones(1, 2, 7, 4))
         torch.ones(4).add(1)
     assert work.layers == [(2 * 3 * 8 * 5, 160), (2 * 6 * 16 * 18, 432), (2 * 2 * 2 * 7 * 4, 2 * 224)]
-    assert work.floor(Machine(operations=1.0, bytes=1.0)) == 240 + 3456 + 448
+    assert work.floor(MACHINE) == 240 + 3456 + 448
     assert work.operations == 240 + 3456 + 224 and work.bytes == 160 + 432 + 448
 
 
@@ -110,7 +115,6 @@ def test_a_run_is_timed_and_its_memory_is_its_own() -> None:
             assert made.sum() == 2**24
             return answer
 
-    worker = Filler.__new__(Filler)  # without measuring the machine
-    worker.machine = None
+    worker = Filler("open4m", Settings("base", "float32", False, MACHINE))
     large, small = worker.answer(Request("", None)), worker.measured(lambda: None, False)[1]
     assert large.seconds > 0 and large.peak - small.peak > 2**25
