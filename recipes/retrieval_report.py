@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from open4m import load
 from open4m.evaluation import evaluation_samples, retrieval
-from open4m.evaluation.heldout import views_in_a_row
+from open4m.evaluation.heldout import VIEWS
 from open4m.evaluation.retrieval import COUNT, header_and_rows, summary
 from open4m.evaluation.tables import markdown_table
 from open4m.files import write_bytes
@@ -49,8 +49,7 @@ def main(report: RetrievalReport) -> None:
         def tell(what: str, done: int, total: int) -> None:
             bars.update(bar, description=what, completed=done, total=total)
 
-        views = views_in_a_row(None)
-        found = retrieval(model, samples, report.count, views=views, batch_size=report.batch_size, progress=tell)
+        found = retrieval(model, samples, report.count, views=VIEWS, batch_size=report.batch_size, progress=tell)
     options = f"--model {report.model} --galleries {report.galleries} --count {report.count}"
     parts = (
         f"# Retrieval by {report.model}: what was measured",

@@ -86,7 +86,7 @@ def generate(
     """
     from open4m.generation import Ensemble, preview_upscale, sampling_plan
     from open4m.generation import best_of as choose_best
-    from open4m.generation.agreement import check_best_of
+    from open4m.generation.agreement import check_best_of, check_samples_differ
     from open4m.generation.settings import with_settings
     from open4m.hub import describe
 
@@ -99,6 +99,8 @@ def generate(
     if ensemble > 1:
         planned = sampling_plan(planned)
     planned = with_settings(planned, assignments("--set", settings, "rgb.steps=12"))  # what is said has the last word
+    if ensemble > 1:
+        check_samples_differ(planned)
     if repeats is not None:
         planned = _repeated(planned, repeats)
     if best_of > 1:

@@ -132,8 +132,13 @@ def check_best_of(config: ModelConfig, plan: Plan, count: int) -> None:
             f"The best of several samples is the one from which the model reads what was given, and it cannot read "
             f"{_list(plan.requested)}."
         )
+    check_samples_differ(plan)
+
+
+def check_samples_differ(plan: Plan) -> None:
+    """Raise :class:`GenerationError` if samples of a plan with different seeds would be alike."""
     if not any(map(_varies, plan.targets)):
-        name = made[0].modality
+        name = next(target.modality for target in plan.targets if target.modality in plan.requested)
         raise GenerationError(
             f"All samples of {_list(plan.requested)} are alike: they are what the model expects. Have them drawn: "
             f"{name}.decode=tokens {name}.temperature=1 (with --set; in Python plan.edit)."

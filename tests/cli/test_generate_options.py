@@ -87,6 +87,9 @@ def test_ensembles_are_merged_and_shown_with_their_uncertainty(
         ("depth", 0.25, "tokens"),
         ("color_palette", 2.0, "tokens"),
     ]
+    alike = ["--set", "depth.temperature=0", "depth.decode=expected", "color_palette.temperature=0"]
+    assert main([*common, "--ensemble", "3", *alike]) == 2
+    assert "All samples of depth, color_palette are alike" in capsys.readouterr().err
     assert main([*common, "--ensemble", "2", "--samples", "2"]) == 2
     assert main([*common, "--ensemble", "0"]) == 2
     assert main([*common, "--best-of", "2", "--out", "p"]) == 2
