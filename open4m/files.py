@@ -25,14 +25,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def filled_folder(folder: str | Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder``; on success its files are moved in, on failure they are removed."""
+def filled_folder(folder: str | Path, *seals: str) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``; on success its files are moved in, on failure they are removed.
+
+    The files ``seals`` (paths in it, to be written) say that the others belong together: earlier ones are removed
+    before the first file is moved, and they are moved last.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         temporary = Path(name)
         yield temporary
-        for path in sorted(p for p in temporary.rglob("*") if p.is_file()):
+        sealing = [temporary / seal for seal in seals]
+        missing = [path.name for path in sealing if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(f"{folder}: {', '.join(missing)} was not written.")
+        for seal in seals:
+            (folder / seal).unlink(missing_ok=True)
+        others = sorted(p for p in temporary.rglob("*") if p.is_file() and p not in sealing)
+        for path in [*others, *sealing]:
             final = folder / path.relative_to(temporary)
             final.parent.mkdir(parents=True, exist_ok=True)
             path.replace(final)

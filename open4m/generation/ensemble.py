@@ -16,6 +16,7 @@ from open4m.errors import GenerationError, UnknownNameError
 from open4m.files import filled_folder, write_bytes, write_json
 from open4m.generation.plan import Plan
 from open4m.generation.result import Item, Result
+from open4m.generation.stored import PLAN_FILE
 from open4m.modalities.drawing import fit_square, heat_map
 from open4m.modalities.merging import Merged
 
@@ -145,8 +146,8 @@ class Ensemble(Mapping[str, MergedItem]):
         The samples lie in its folder ``samples``, as :meth:`~open4m.generation.result.Result.save` writes them, so that
         they can be repeated and edited.
         """
-        self.result.save(Path(folder) / SAMPLES_FOLDER)
-        with filled_folder(folder) as temporary:
+        with filled_folder(folder, f"{SAMPLES_FOLDER}/{PLAN_FILE}", ENSEMBLE_FILE) as temporary:
+            self.result.save(temporary / SAMPLES_FOLDER)
             for name, item in self.items():
                 item.save(temporary / name)
             write_json(temporary / ENSEMBLE_FILE, self.to_dict())

@@ -159,17 +159,17 @@ def draw_together(items: Sequence[Item], size: int) -> list[Image.Image]:
 
 
 class Background:
-    """The scene behind overlays: the given picture, or the generated one, if there is either."""
+    """The scene behind overlays: the given picture, or the one of generated or given tokens, if there is either."""
 
     def __init__(self, given: Image.Image | None) -> None:
         self.given = given
-        self.generated: Item | None = None
+        self.tokenized: Item | None = None
 
     @property
     def picture(self) -> Image.Image | None:
         """Decoded at first need."""
-        if self.given is None and self.generated is not None:
-            self.given = Image.fromarray(self.generated.square)
+        if self.given is None and self.tokenized is not None:
+            self.given = Image.fromarray(self.tokenized.square)
         return self.given
 
 
@@ -239,8 +239,18 @@ class Result(Mapping[str, Any]):
             Sample(items, plan.requested, seed)
             for items, seed in zip(self._items(plan, outcome, codecs), seeds, strict=True)
         ]
-        for (background, _), sample in zip(self._scenes, self.samples, strict=True):
-            background.generated = sample._items.get("rgb")
+        for row, ((background, _), sample) in enumerate(zip(self._scenes, self.samples, strict=True)):
+            background.tokenized = sample._items.get("rgb") or self._given_as_tokens(row)
+
+    def _given_as_tokens(self, row: int) -> Item | None:
+        """The picture of all the tokens of RGB, where they are given: an earlier result was edited, for example."""
+        background, letterbox = self._scenes[row]
+        for name, track in self.given.canvas.tracks.items():
+            spec = self.given.canvas.spec(name)
+            if spec.modality == "rgb" and spec.kind is StreamKind.TOKENS and track.known[row].all():
+                drawn = Sampling(seed=self.seeds[row])
+                return Item(spec, self._codecs, track.ids[row], None, drawn, background, letterbox)
+        return None
 
     def only(self, row: int) -> Result:
         """The result of one sample alone, as if nothing else had been asked for (before super-resolution)."""
@@ -290,11 +300,11 @@ class Result(Mapping[str, Any]):
         """
         for items in _by_model(item for sample in self.samples for item in sample.values()):
             decode_together(items)
-        with filled_folder(folder) as temporary:
+        with filled_folder(folder, PLAN_FILE) as temporary:
             for number, sample in enumerate(self.samples):
                 sample.write_to(temporary / f"{number:04d}" if self.batched else temporary)
             write_tokens(temporary / TOKENS_FILE, self.given, self.outcome)
-        write_json(Path(folder) / PLAN_FILE, Record.of(self).to_dict())
+            write_json(temporary / PLAN_FILE, Record.of(self).to_dict())
 
 
 def _by_model(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -122,6 +122,16 @@ def test_only_the_region_is_drawn_anew() -> None:
     assert alone.plan.inputs == (TOK_RGB,)
 
 
+def test_overlays_lie_over_a_generated_picture_that_is_kept(tmp_path: Path) -> None:
+    out = model().generate({"caption": "a dog"}, ["rgb"])
+    new = model().edit(out, {"det": [Box(0.1, 0.2, 0.5, 0.6, "dog")]}, ["sam_instance"], keep=["rgb"])
+    new.save(tmp_path)
+    kept = Image.fromarray(out["rgb"].square)
+    for item in (new["sam_instance"], model().load_result(tmp_path)["sam_instance"]):
+        over, blank = (item.modality.draw_all([item.square], item.image.width, [below])[0] for below in (kept, None))
+        assert np.array_equal(item.image, over) and not np.array_equal(over, blank)
+
+
 def test_a_given_photograph_is_repainted_as_tokens() -> None:
     out = model().generate({"rgb": picture()}, ["depth"])
     again = model().repaint(out, {"rgb": LEFT})

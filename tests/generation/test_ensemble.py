@@ -92,3 +92,31 @@ def test_a_folder_is_filled_wholly_or_not_at_all(tmp_path: Path) -> None:
         (folder / "deep" / "whole.txt").write_text("x")
     found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert found == ["a/deep/whole.txt"] and not [p for p in tmp_path.iterdir() if p.name != "a"]
+
+
+def test_a_seal_never_lies_beside_what_it_does_not_belong_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(text: str) -> None:
+        with filled_folder(tmp_path / "a", "seal") as folder:
+            for name in ("b", "seal", "t"):
+                (folder / name).write_text(text)
+
+    def found() -> dict[str, str]:
+        return {path.name: path.read_text() for path in (tmp_path / "a").iterdir()}
+
+    moved, move = [], Path.replace
+
+    def move_one_and_stop(self: Path, target: Path) -> None:
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(self.name)
+        move(self, target)
+
+    fill("old")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", move_one_and_stop)
+        fill("new")
+    assert found() == {"b": "new", "t": "old"}
+    fill("new")
+    assert found() == {"b": "new", "seal": "new", "t": "new"}
+    with pytest.raises(FileNotFoundError, match="seal was not written"), filled_folder(tmp_path / "c", "seal"):
+        pass
