@@ -129,6 +129,8 @@ class TargetPlan:
             return f"decoder_steps is {self.decoder_steps}; expected at least 1."
         if self.repeats < 1 or (self.repeats > 1 and not self.is_sequence):
             return f"repeats is {self.repeats}; expected at least 1, and 1 for what is no sequence."
+        if self.stream in (*self.conditions, *self.guided_streams):
+            return f"it is guided by {self.stream}, its own stream. Name streams that it sees; what is decided stays."
         if self.decode not in ("tokens", "expected"):
             return f"decode {self.decode!r} is unknown. Known: tokens, expected."
         if self.decode == "expected" and (self.is_sequence or self.steps != 1):

@@ -189,6 +189,13 @@ def test_sequences_have_no_schedules() -> None:
             model().plan(["caption"], ["rgb"]).edit("caption", **changes)
 
 
+def test_targets_are_not_guided_by_themselves() -> None:
+    plan = model().plan(["depth"], ["rgb"])
+    for changes in ({"conditions": [plan["depth"].stream]}, {"guidance": {RGB: 2.0, plan["depth"].stream: 1.0}}):
+        with pytest.raises(GenerationError, match=r"^depth: it is guided by .*, its own stream"):
+            plan.edit("depth", **changes)
+
+
 @pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "gumbel", "guidance"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "1", None])
 def test_what_is_no_finite_number_is_refused(name: str, value: object) -> None:
