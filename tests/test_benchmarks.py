@@ -1,11 +1,13 @@
-"""The benchmark of generation compares what it says that it compares."""
+"""The benchmarks compare what they say that they compare."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import search
 from benchmarks.floor import Machine, Work
 from benchmarks.generation import NAMES, SIDES, Answer, Request, Row, Settings, Worker, endless, head, same_plain_work
 from benchmarks.tasks import TASKS, blueprint
@@ -13,6 +15,7 @@ from open4m.generation.plan import Plan
 from open4m.modalities.registry import get_modality
 from open4m.model.attention import attend
 from open4m.model.linear import Linear
+from open4m.retrieval.embedding import unit
 from open4m.verify.text import fixed_words
 
 KNOWN = blueprint("tiny")
@@ -118,3 +121,20 @@ def test_a_run_is_timed_and_its_memory_is_its_own() -> None:
     worker = Filler("open4m", Settings("base", "float32", False, MACHINE))
     large, small = worker.answer(Request("", None)), worker.measured(lambda: None, False)[1]
     assert large.seconds > 0 and large.peak - small.peak > 2**25
+
+
+def test_search_is_compared_on_what_the_model_predicts(capsys: pytest.CaptureFixture[str]) -> None:
+    search.main(count=1200, scenes=6)
+    head, *_, last = capsys.readouterr().out.strip().splitlines()
+    assert head.startswith("1200 vectors of 512 dimensions, mixed from 6 of the held-out scenes")
+    name, recall, *milliseconds, ratio = last.strip("| ").split(" | ")
+    assert name == "semseg" and 0.5 < float(recall) <= 1 and min(map(float, milliseconds)) > 0 and float(ratio) >= 0
+
+
+def test_a_stand_in_gallery_lies_between_real_vectors() -> None:
+    real = unit(np.random.default_rng(0).normal(size=(5, 8)))
+    mixed = search.mixtures(real, 200, seed=1)
+    assert np.allclose(np.linalg.norm(mixed, axis=1), 1, atol=1e-6) and len(np.unique(mixed, axis=0)) == 200
+    weights = np.linalg.lstsq(real.T, mixed.T, rcond=None)[0]
+    assert np.allclose(real.T @ weights, mixed.T, atol=1e-5) and weights.min() > -1e-5
+    assert ((weights > 1e-4).sum(axis=0) <= 3).all() and np.array_equal(mixed, search.mixtures(real, 200, seed=1))
