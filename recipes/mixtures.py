@@ -5,7 +5,8 @@ Published mixtures use the published stream names; :func:`scenes` takes the imag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 
 from open4m.data.mixture import Component, Keep, Mixture
 from open4m.modalities.grammar import number_word
@@ -116,19 +117,45 @@ def super_resolution() -> Mixture:
     )
 
 
+def _descriptions_to_globals(lengths: Mapping[str, int], often: str, keep: Mapping[str, Keep]) -> tuple[Component, ...]:
+    """Global features of what a picture may be described by: any of it, and every pair, half of it to all.
+
+    Args:
+        lengths: stream → tokens of a whole one.
+        often: the stream whose pairs come more often, being the one that is hardest to add to.
+        keep: see :class:`Component`.
+    """
+    features = _same(_GLOBALS, 10.0)
+    mixed = Component("descriptions to globals", _same(lengths, 0.15), features, keep, (32, 280), (32, 32), weight=0.2)
+    pairs = (
+        Component(
+            f"{a} and {b} to globals",
+            _same((a, b), 10.0),
+            features,
+            keep,
+            (whole // 2, whole),
+            (32, 32),
+            weight=0.25 if often in (a, b) else 0.1,
+        )
+        for a, b in combinations(lengths, 2)
+        for whole in [lengths[a] + lengths[b]]
+    )
+    return (mixed, *pairs)
+
+
 def scenes(image_size: int = 112) -> Mixture:
     """The embedded model (19 streams): RGB to everything, any to any, words to everything, layout to picture.
 
     Hardly any padding (``component_per_batch``, ``redistribute``), which small machines cannot afford. What the
     picture is turned into comes in kinds of batches: grids; all short sequences of a sample at once, so that each is
     learnt whole, to its end; boxes and instances, which take most samples to learn. Geometry and classes are predicted
-    more often than RGB tokens, whose loss hardly falls in a short training. Nearly three quarters of the batches show
-    nothing but a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask
-    for the picture, its boxes or its classes: it is slow to learn to follow them, fields beside a caption above all,
-    which must really be there and be few of a kind. Numbers of things are learnt as boxes and classes, in which they
-    can be counted. A fourteenth ask for the global features of a picture from what it may be described by, several
-    things at once, which is what retrieval does. All that is for a model which knows the rest: ``scenes-tiny``
-    began without these batches (its card). A few batches show next to nothing, with which guidance contrasts.
+    more often than RGB tokens, whose loss hardly falls in a short training. Nearly half of the batches show nothing but
+    a few controls (fields of metadata, a palette, boxes, a caption), or also a part of the picture, and ask for the
+    picture, its boxes or its classes: it is slow to learn to follow them, fields beside a caption above all, which must
+    really be there and be few of a kind. Numbers of things are learnt as boxes and classes, in which they can be
+    counted. Three tenths ask for the global features of a picture from what it may be described by, mostly from two
+    things at once, which is what retrieval does. All that is for a model which knows the rest: ``scenes-tiny`` began
+    without these batches (its card). A few batches show next to nothing, with which guidance contrasts.
     """
     rgb, tok_rgb = f"rgb@{image_size}", f"tok_rgb@{image_size}"
     depth, normal, semseg = geometry = _tokens(("depth", "normal", "semseg"), image_size)
@@ -156,19 +183,18 @@ def scenes(image_size: int = 112) -> Mixture:
     mostly, given = {**little, tok_rgb: 1.0}, {**whole, "det": Keep.ALL, "metadata": Keep.PREFIX}
     to_classes, to_both = {**little, semseg: 1.0}, {**little, tok_rgb: 1.0, semseg: 0.4}
     boxed, painted = {"caption": 6.0, "det": 10.0, "metadata": 2.0}, {semseg: 10.0, "caption": 2.0, "metadata": 1.0}
-    described = _same(("caption", depth, semseg, "det", "metadata", "color_palette"), 0.15)
-    features, told = _same(_GLOBALS, 10.0), {**given, "metadata": Keep.ALL}
+    described = {"caption": 40, depth: 196, semseg: 196, "det": 60, "metadata": 44, "color_palette": 24}
     seen, predicted = (196, 202), (128, 128)
     components = (
-        Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.20),
-        Component("rgb to sentences", picture, sentences, {}, seen, (192, 192), weight=0.25),
-        Component("rgb to boxes", picture, boxes, {}, seen, (64, 64), weight=0.15),
-        Component("rgb to instances", picture, instances, {}, seen, (212, 212), weight=0.14),
+        Component("rgb to grids", picture, grids, {}, seen, (160, 160), weight=0.7),
+        Component("rgb to sentences", picture, sentences, {}, seen, (192, 192), weight=0.4),
+        Component("rgb to boxes", picture, boxes, {}, seen, (64, 64), weight=0.3),
+        Component("rgb to instances", picture, instances, {}, seen, (212, 212), weight=0.3),
         Component("any to any", _same(everything, 0.3), targets, {}, predicted, predicted, weight=0.06),
         Component("one to any", _same(everything, 0.01), targets, whole, seen, predicted, weight=0.07),
         Component("caption to all", {"caption": 1.0}, targets, whole, (64, 64), predicted, weight=0.05),
         Component("caption and more to picture", few, to_picture, whole, (32, 96), predicted, weight=0.03),
-        Component("descriptions to globals", described, features, told, (32, 280), (32, 32), weight=0.35),
+        *_descriptions_to_globals(described, semseg, {**given, "metadata": Keep.ALL}),
         Component("T5 to all", {"t5_caption": 1.0}, targets, whole, (77, 77), predicted, weight=0.01),
         Component("caption and fields to picture", fields, mostly, given, (30, 50), (160, 160), 0.5, shown),
         Component("fields to picture", {"metadata": 1.0}, mostly, given, (3, 9), (160, 160), 0.2, shown),

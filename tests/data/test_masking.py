@@ -262,7 +262,8 @@ def test_scenes_mixture_leaves_hardly_any_padding(text: TextTokenizer) -> None:
             sample = mask_sample(draw, streams, uniform_content(text, lengths), text, rng, redistribute=True)
             assert sample.targets.shape[1] == draw.target_tokens
             if any(a > 0 for n, a in component.inputs.items() if "@" in n):
-                assert 0.9 * draw.input_tokens <= sample.inputs.shape[1] <= draw.input_tokens
+                least = 0.8 if len(component.inputs) == 2 else 0.9  # pairs are shown whole, with room for long texts
+                assert least * draw.input_tokens <= sample.inputs.shape[1] <= draw.input_tokens
 
 
 def test_all_unseen_tokens_can_be_targets(text: TextTokenizer) -> None:

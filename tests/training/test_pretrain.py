@@ -152,9 +152,9 @@ def test_scenes_tiny_has_19_streams() -> None:
 
 def test_token_budgets_count_the_largest_sample() -> None:
     recipe = pretrain_recipe("scenes-tiny")
-    assert recipe.mixture.token_budget == 280 + 212
-    assert recipe.steps_for(492 * 16 * 10) == 10
-    assert recipe.steps_for(492 * 16 * 10 + 1) == 11
+    assert recipe.mixture.token_budget == 392 + 212
+    assert recipe.steps_for(604 * 16 * 10) == 10
+    assert recipe.steps_for(604 * 16 * 10 + 1) == 11
     endless = replace(recipe.mixture, components=(replace(recipe.mixture.components[0], target_tokens=None),))
     with pytest.raises(DataError, match="steps"):
         replace(recipe, mixture=endless).steps_for(1e6)
