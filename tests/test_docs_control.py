@@ -21,7 +21,6 @@ def test_every_picture_is_made_by_the_script_and_small() -> None:
     assert all(0 < (ROOT / "docs" / f"{name}.png").stat().st_size <= 60_000 for name in shown)
 
 
-@pytest.mark.slow
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
