@@ -3,7 +3,7 @@
     python -m benchmarks.search
     python -m benchmarks.search --count 1000000
 
-The queries are real: what the model predicts of held-out scenes from their captions, depth maps and classes. So many
+The queries are what the model predicts of held-out scenes from their captions, depth maps and classes. So many real
 pictures there are not; the gallery stands in for them, each vector a mixture of those of three held-out pictures.
 """
 

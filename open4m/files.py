@@ -37,7 +37,7 @@ def filled_folder(folder: str | Path, *seals: str) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         sealing = [temporary / seal for seal in seals]
-        missing = [path.name for path in sealing if not path.is_file()]
+        missing = [seal for seal in seals if not (temporary / seal).is_file()]
         if missing:
             raise FileNotFoundError(f"{folder}: {', '.join(missing)} was not written.")
         for seal in seals:

@@ -243,7 +243,10 @@ class Result(Mapping[str, Any]):
             background.tokenized = sample._items.get("rgb") or self._given_as_tokens(row)
 
     def _given_as_tokens(self, row: int) -> Item | None:
-        """The picture of all the tokens of RGB, where they are given: an earlier result was edited, for example."""
+        """The picture of all the tokens of RGB, where they are given: an earlier result was edited, for example.
+
+        A diffusion decoder draws it with the seed of this result: not quite the picture that the tokens were before.
+        """
         background, letterbox = self._scenes[row]
         for name, track in self.given.canvas.tracks.items():
             spec = self.given.canvas.spec(name)

@@ -42,12 +42,23 @@ def exact(blocks: Iterable[Tensor], queries: Tensor, k: int) -> tuple[Tensor, Te
     rows = torch.empty(len(queries), 0, dtype=torch.int64)
     first = 0
     for block in blocks:
-        found = torch.arange(first, first + len(block)).expand(len(queries), -1)
-        scores, rows = torch.cat([scores, queries @ block.T], dim=1), torch.cat([rows, found], dim=1)
+        similar = queries @ block.T
+        columns = _best_columns(similar, k)
+        scores = torch.cat([scores, similar.gather(1, columns)], dim=1)
+        rows = torch.cat([rows, first + columns], dim=1)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
         scores, rows = scores.gather(1, order), rows.gather(1, order)
         first += len(block)
     return scores, rows
+
+
+def _best_columns(scores: Tensor, k: int) -> Tensor:
+    """Columns of the ``k`` highest scores of each row (Q, n), of equal ones the first, and these in their order."""
+    found = scores.topk(min(k, scores.shape[1]), dim=1)
+    reached = (scores >= found.values[:, -1:]).sum(dim=1)
+    if bool((reached > found.values.shape[1]).any()):  # which of equal ones topk takes is open; a sort is slower
+        return scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return found.indices.sort(dim=1).values
 
 
 @dataclass(frozen=True)
